@@ -1,0 +1,42 @@
+"""Certified low-rank semidefinite programming: ``min <C, X>  s.t.  A(X) = b, X >= 0`` with ``X = YY*``.
+
+>>> import numpy as np, bmsdp
+>>> C = np.array([[0.0, 1, 1], [1, 0, 1], [1, 1, 0]])
+>>> result = bmsdp.solve(C, rng=0)  # unit diagonal
+>>> result.status.name, round(result.bound, 4)
+('CERTIFIED', -3.0)
+"""
+
+from . import gallery, manifolds, solvers
+from ._version import __version__
+from .certificate import certify
+from .checkpoint import checkpoint
+from .manifolds import Oblique, Product, Sphere, StiefelProduct, Unconstrained
+from .minimize import minimize
+from .operators import LowRankPlusSparse
+from .problem import LocalModel, Problem, Term
+from .result import Certificate, Result, Status
+from .sdp import solve
+
+__all__ = [
+    "Certificate",
+    "LocalModel",
+    "LowRankPlusSparse",
+    "Oblique",
+    "Problem",
+    "Product",
+    "Result",
+    "Sphere",
+    "Status",
+    "StiefelProduct",
+    "Term",
+    "Unconstrained",
+    "__version__",
+    "certify",
+    "checkpoint",
+    "gallery",
+    "manifolds",
+    "minimize",
+    "solve",
+    "solvers",
+]

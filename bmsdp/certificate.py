@@ -1,0 +1,300 @@
+r"""Proofs of near-optimality at any point (floor L4).
+
+For any multipliers mu and t with ``S + t A*(w) >= 0``, ``S = C - A*(mu)`` and ``A*(w) = W = diag(1 / row_trace)``, weak duality gives
+``optimum >= <b, mu> - t <b, w>``.  So a bound needs a lower bound on the smallest eigenvalue of the pencil (S, W):
+
+- *verified*: an error-bounded factorisation of ``S + t W`` (`bmsdp.verified`), its error absorbed by multipliers of its own;
+- *probabilistic*: Lanczos from a fresh random start on the complement of the near-kernel Q of S, which is as large as
+  rank Y and would stall it.  With ``a = lambda_min(Q* S Q)``, theta a lower bound on Q's complement and ``e = |(I - QQ*) S Q|``:
+  ``lambda_min(S) >= (a + theta)/2 - sqrt((a - theta)^2/4 + e^2)``;
+- *estimate*: a Ritz value minus its residual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from .lanczos import Ritz, lanczos
+from .manifolds.base import row_dot
+from .problem import LocalModel
+from .result import Certificate
+from .verified import UNIT, Elimination, Factor, sum_down, sum_up
+
+FAILURE = 1e-6  # default failure probability of a probabilistic bound
+CHEAP = 1e7  # flops below which a factorisation is tried before any Lanczos step
+QUICK = 3e7  # flops below which a second factorisation that only sharpens the bound is worth it
+STEPS = 1024  # most Lanczos steps
+
+
+class Slack:
+    """S at one model in the form factorisations want: off-diagonal pattern, diagonal, rounding of its rows."""
+
+    def __init__(self, model: LocalModel):
+        problem, manifold = model.problem, model.problem.manifold
+        self.model, self.manifold = model, manifold
+        self.weight = 1 / np.where(manifold.row_trace > 0, manifold.row_trace, np.inf)  # W
+        C, A = problem.C.matrix(), manifold.matrix(model.mu)
+        self.matrix: Any = None
+        if C is not None and A is not None and not problem.terms:
+            diagonal_only = isinstance(A, sp.dia_array)
+            self.matrix = C if diagonal_only else model.slack_matrix()
+            c, a = C.diagonal().real, A.diagonal().real
+            self.diagonal = c - a
+            rounding = 4 * UNIT * (np.abs(c) + np.asarray(abs(A).sum(axis=1)).ravel())
+            stored = problem.C.rounding
+            self.rounding = rounding + (stored * UNIT * problem.C.abs_mul(np.ones(problem.n)) if stored else 0.0)
+
+    @property
+    def tree(self) -> Elimination | None:
+        """The analysis of S's pattern, done once per problem."""
+        problem = self.model.problem
+        if not hasattr(problem, "_elimination"):
+            problem._elimination = None if self.matrix is None else Elimination.analyse(self.matrix)  # type: ignore[attr-defined]
+        return problem._elimination  # type: ignore[no-any-return]
+
+    def factor(self, t: float) -> tuple[Factor, np.ndarray]:
+        """The factorisation of ``S + t W`` and its diagonal."""
+        assert self.tree is not None
+        diagonal = self.diagonal + t * self.weight
+        return self.tree.factor(self.matrix, diagonal), diagonal
+
+    def scaled_mul(self, v: np.ndarray) -> np.ndarray:
+        """``W^{-1/2} S W^{-1/2} v``."""
+        root = 1 / np.sqrt(self.weight)
+        if v.ndim == 2:
+            root = root[:, None]
+        V = np.ascontiguousarray(root * v)
+        out = self.model.slack_mul(V.reshape(len(V), -1))
+        return root * out.reshape(V.shape)
+
+    def feasible_dual(self, t: float, extra: np.ndarray) -> tuple[float, np.ndarray]:
+        """``(bound, dual)`` for ``mu - w`` with ``A*(w) >= t W + diag(extra)``, the bound rounded down."""
+        model, b = self.model, self.manifold.b
+        w = self.manifold.cover(np.maximum(t * self.weight * (1 + 4 * UNIT) + extra * (1 + 4 * UNIT), 0))
+        assert w is not None
+        dual = model.mu - w
+        terms = b * dual
+        slip = 8 * UNIT * float(np.abs(b) @ (np.abs(model.mu) + np.abs(w)))
+        return sum_down(np.append(terms, -slip)), dual
+
+
+def certify(
+    model: LocalModel, tol: float = 1e-6, rigor: str = "auto", rng: Any = None, *, final: bool = True, vectors: int = 1
+) -> Certificate:
+    """Bound the optimum from the multipliers at one point; a bound at every point, feasible, optimal or not.
+
+    Parameters
+    ----------
+    model : LocalModel
+    tol : float
+        The relative gap to prove, if it can be.
+    rigor : {"auto", "verified", "probabilistic", "estimate"}
+        "auto" takes the first that is affordable; "verified" raises ValueError where no factorisation is.
+    rng : Generator or seed
+        Of the Lanczos start, which never depends on Y.
+    final : bool
+        False: where tol cannot be proved, spend nothing on a verified bound of lesser quality.
+    vectors : int
+        Directions of negative curvature wanted in ``escape`` (n x p).
+
+    Cost
+    ----
+    One factorisation (two where cheap) of a matrix with the pattern of C, or 64 to 1024 products with C.
+    """
+    if rigor not in ("auto", "verified", "probabilistic", "estimate"):
+        raise ValueError(f'rigor = {rigor!r}; it must be "auto", "verified", "probabilistic" or "estimate"')
+    problem, n = model.problem, model.problem.n
+    reach = problem.C.abs_mul(np.ones(n))
+    if reach is not None and not reach.any() and not problem.terms:  # C = 0
+        zero = np.zeros(problem.manifold.m)
+        return _certificate(model, 0.0, zero, 0.0, np.zeros(n, problem.dtype), "verified", 0.0, 0.0)
+    if problem.manifold.shift is None:
+        return _certificate(model, -np.inf, model.mu, -np.inf, np.zeros(n), "estimate", np.nan)
+    slack = Slack(model)
+    if rigor == "verified" and (slack.matrix is None or slack.tree is None):
+        raise ValueError(
+            "a verified bound needs a factorisation of C - A*(mu), and there is "
+            + ("no matrix (C is an operator); pass C as an array or sparse array" if slack.matrix is None else
+               "too much fill-in for one; ask for certify='probabilistic'")
+        )  # fmt: skip
+    probe = Probe(slack, tol, rigor, np.random.default_rng(rng), vectors)
+    t = (0.9 * tol * max(abs(model.cost), model.cost_scale) - (model.cost - model.dual_value)) / n
+    if rigor in ("auto", "verified") and slack.tree is not None:
+        if t > 0 and (slack.tree.flops <= CHEAP or probe.eig_min(64) > -t):
+            found = _factored(slack, t, probe)
+            if found is not None:
+                return found
+        return _refuted(probe, final)
+    return _lanczos_bound(probe, final)
+
+
+def _factored(slack: Slack, t: float, probe: Probe) -> Certificate | None:
+    """The certificate from a factorisation of ``S + t W``, sharpened where that is cheap; None where it breaks down."""
+    factor, diagonal = slack.factor(t)
+    if not factor.definite:
+        return None
+    assert slack.tree is not None
+    if slack.tree.flops <= QUICK:
+        eig, vector = _smallest(slack, factor, probe.rng)
+        sharper = 1.5 * max(-eig, 0.0) + 0.01 * t
+        if sharper < 0.5 * t:
+            second, second_diagonal = slack.factor(sharper)
+            if second.definite:
+                t, factor, diagonal = sharper, second, second_diagonal
+    else:
+        eig, vector = probe.eig_min(64), probe.lowest_vector()
+    return _proved(slack, t, factor, diagonal, eig, vector)
+
+
+def _proved(
+    slack: Slack, t: float, factor: Factor, diagonal: np.ndarray, eig: float, vector: np.ndarray, escape: np.ndarray | None = None
+) -> Certificate:
+    """The verified certificate of a definite factor of ``S + t W``."""
+    error = factor.error_rows() + slack.rounding + 4 * UNIT * np.abs(diagonal)
+    bound, dual = slack.feasible_dual(t, error)
+    lower = -float(np.max(t + error / slack.weight))
+    return _certificate(slack.model, bound, dual, eig, vector, "verified", 0.0, lower, escape)
+
+
+def _smallest(slack: Slack, factor: Factor, rng: np.random.Generator) -> tuple[float, np.ndarray]:
+    """The smallest eigenpair of (S, W), from Lanczos on ``-W^{1/2} (S + t W)^{-1} W^{1/2}``."""
+    model, root = slack.model, np.sqrt(slack.weight)
+    n, dtype = model.problem.n, model.problem.dtype
+    inverse = lanczos(lambda v: -root * factor.solve(root * v), n, dtype, rng, min(12, n))
+    vector = inverse.vectors[:, 0] / root
+    S_vector = model.slack_mul(np.ascontiguousarray(vector[:, None]))[:, 0]
+    return float(np.vdot(vector, S_vector).real), vector
+
+
+class Probe:
+    """Rayleigh quotients of (S, W): the near-kernel Q of S, spanned by Y, and Lanczos on its complement."""
+
+    def __init__(self, slack: Slack, tol: float, rigor: str, rng: np.random.Generator, vectors: int):
+        self.slack, self.tol, self.rigor, self.rng, self.vectors = slack, tol, rigor, rng, vectors
+        self.root = 1 / np.sqrt(slack.weight)
+        self.Q, self.SQ = self._near_kernel()
+        self.a, self.e, self.inside = np.inf, 0.0, np.zeros(slack.model.problem.n, self.Q.dtype)
+        if self.Q.shape[1]:
+            QSQ = self.Q.conj().T @ self.SQ
+            values, V = np.linalg.eigh((QSQ + QSQ.conj().T) / 2)
+            self.a, self.inside = float(values[0]), self.Q @ V[:, 0]
+            self.e = float(np.linalg.norm(self.SQ - self.Q @ QSQ, 2))
+        self.ritz: Ritz | None = None
+
+    def _near_kernel(self) -> tuple[np.ndarray, np.ndarray]:
+        """Orthonormal Q and ``S Q`` (scaled by W), for the directions of Y with a small residual ``|S q|``."""
+        slack, model = self.slack, self.slack.model
+        Q = np.linalg.qr(np.sqrt(slack.weight)[:, None] * model.Y)[0]
+        SQ = slack.scaled_mul(Q)
+        residual, V = np.linalg.eigh(SQ.conj().T @ SQ)
+        keep = residual <= (1e-3 * model.problem.norm_C * float(np.max(1 / slack.weight))) ** 2
+        keep[model.problem.n - 1 :] = False  # leave Lanczos a dimension
+        return Q @ V[:, keep], SQ @ V[:, keep]
+
+    def run(self, steps: int, enough: Callable[[Ritz], bool] | None = None) -> Ritz:
+        """Lanczos on the complement of Q, from a fresh random start."""
+        problem = self.slack.model.problem
+        arguments = (self.slack.scaled_mul, problem.n, problem.dtype, self.rng, steps)
+        self.ritz = lanczos(*arguments, deflate=self.Q, vectors=self.vectors, enough=enough)
+        return self.ritz
+
+    def eig_min(self, steps: int) -> float:
+        """The lowest Rayleigh quotient met: an upper bound on the smallest eigenvalue."""
+        ritz = self.ritz if self.ritz is not None else self.run(steps)
+        return min(self.a, float(ritz.values[0]))
+
+    def below(self, ritz: Ritz) -> float:
+        """A lower bound on the smallest eigenvalue: certain, probable, or (rigor "estimate") a Ritz value minus its residual."""
+        if self.rigor == "estimate":
+            theta = float(ritz.values[0]) - ritz.residual
+        else:
+            theta = ritz.lower_bound(FAILURE / 5)  # five looks at most: 64, 128, ..., 1024 steps
+        if not self.Q.shape[1] or not np.isfinite(theta):
+            return theta
+        return 0.5 * (self.a + theta) - float(np.hypot(0.5 * (self.a - theta), self.e))
+
+    def lowest_vector(self) -> np.ndarray:
+        """The vector of `eig_min`, scaled to ``v* W v = 1``."""
+        assert self.ritz is not None
+        if self.a < self.ritz.values[0] or not self.ritz.vectors.size:
+            return self.root * self.inside
+        return self.root * self.ritz.vectors[:, 0]
+
+    def escape(self) -> np.ndarray:
+        """Directions of negative curvature outside the near-kernel, n x p."""
+        assert self.ritz is not None
+        V = self.ritz.vectors
+        return self.root[:, None] * V[:, self.ritz.values[: V.shape[1]] < 0] if V.size else np.zeros((len(self.root), 0))
+
+
+def _refuted(probe: Probe, final: bool) -> Certificate:
+    """tol cannot be proved by factorisation: how far it is off, and with ``final`` a verified bound all the same."""
+    slack, model = probe.slack, probe.slack.model
+    eig = probe.eig_min(64)
+    vector, escape = probe.lowest_vector(), probe.escape()
+    if not final:
+        return _certificate(model, -np.inf, model.mu, eig, vector, "estimate", np.nan, -np.inf, escape)
+    t = 1.1 * max(-eig, 0.0) + 1e-13 * model.problem.norm_C * float(np.max(1 / slack.weight))
+    for _ in range(100):  # Ritz values err on the unsafe side: raise t until the factorisation goes through
+        factor, diagonal = slack.factor(t)
+        if factor.definite:
+            break
+        t *= 1.5
+    return _proved(slack, t, factor, diagonal, eig, vector, escape)
+
+
+def _lanczos_bound(probe: Probe, final: bool) -> Certificate:
+    """The certificate from Lanczos alone."""
+    model, n = probe.slack.model, probe.slack.model.problem.n
+
+    def enough(ritz: Ritz) -> bool:
+        theta, lower = float(ritz.values[0]), probe.below(ritz)
+        proved = model.cost - (model.dual_value + n * lower) <= probe.tol * max(abs(model.cost), model.cost_scale)
+        settled = lower > min(theta, probe.a) - 0.5 * abs(min(theta, probe.a))  # more steps would change little
+        return proved or settled or (not final and theta < 0)
+
+    lower = probe.below(probe.run(STEPS, enough))
+    eig, vector, escape = probe.eig_min(STEPS), probe.lowest_vector(), probe.escape()
+    if not np.isfinite(lower):
+        return _certificate(model, -np.inf, model.mu, eig, vector, "estimate", np.nan, -np.inf, escape)
+    bound, dual = probe.slack.feasible_dual(max(-lower, 0.0), np.zeros(n))
+    known = ("estimate", np.nan) if probe.rigor == "estimate" else ("probabilistic", FAILURE)
+    return _certificate(model, bound, dual, eig, vector, *known, lower, escape)
+
+
+def _certificate(
+    model: LocalModel, bound: float, dual: np.ndarray, eig: float, vector: np.ndarray, rigor: str, failure: float,
+    lower: float = -np.inf, escape: np.ndarray | None = None,
+) -> Certificate:  # fmt: skip
+    upper, known = _cost_above(model) if rigor == "verified" else (model.cost, rigor)
+    gap_abs = upper - bound
+    scale = max(abs(upper), abs(bound), model.cost_scale)
+    gap = gap_abs / scale if scale > 0 and np.isfinite(bound) else (0.0 if gap_abs == 0 else np.inf)
+    return Certificate(
+        bound=bound, gap=gap, gap_abs=gap_abs, eig_min=eig, eig_min_lower=lower, vector=vector, rigor=rigor, gap_rigor=known,
+        failure_probability=failure, dual=dual, escape=escape if escape is not None else np.zeros((len(vector), 0)),
+    )  # fmt: skip
+
+
+def _cost_above(model: LocalModel) -> tuple[float, str]:
+    """The cost of an exactly feasible point z next to Y, rounded up.
+
+    ``|<y_i, y_j> - <z_i, z_j>| <= |y_i| d_j + |y_j| d_i + d_i d_j`` with ``d_i = |y_i - z_i|`` bounded by the manifold, summed
+    against |C|; and the rounding of ``sum_i <g_i, y_i>``, added exactly.
+    """
+    C, Y = model.problem.C, model.Y
+    size = np.linalg.norm(Y, axis=1)
+    reach = C.abs_mul(size)
+    if reach is None:
+        return model.cost, "estimate"
+    k = Y.shape[1] * (3 if np.iscomplexobj(Y) else 1)
+    d = model.problem.manifold.defect(Y) + 8 * (k + 4) * UNIT * size
+    spread = 2 * float(d @ reach) + float(d @ C.abs_mul(d))
+    matrix = C.matrix()
+    terms = int(np.diff(matrix.indptr).max(initial=0)) if sp.issparse(matrix) else model.problem.n
+    rounding = 2 * (3 * terms + k + 20 + C.rounding) * UNIT * float(size @ reach)
+    return sum_up(row_dot(C.mul(Y), Y)) + 1.001 * (spread + rounding), "verified"

@@ -1,0 +1,147 @@
+r"""Over-relaxed mixing sweeps: row updates on spheres.
+
+Row i of a point on the product of spheres of radii r_i sees the cost ``2 Re<g_i, y_i> + const`` with
+``g_i = sum_{j != i} C_ij y_j`` (the diagonal of C is a constant there).  With ``a = y_i / r_i``, ``c = -g_i / |g_i|`` and
+``q = Re<a, c>`` the step ``y_i <- r_i normalise((1 - omega) a + omega c)`` turns q into ``((1 - omega) q + omega) / |.|``, which
+never falls for 0 <= omega <= 2: the cost falls by ``2 r_i |g_i| (q_new - q)``, so the sweep knows its descent for free.
+"""
+
+import math
+
+import numba
+import numpy as np
+
+from ._jit import FAST, jit
+
+
+@jit(fastmath=FAST, inline="always")
+def _relax(g, y, r, omega):
+    """One row step in place; returns (decrease of the cost, 4 |Proj g|^2, the row's squared gradient norm)."""
+    k = len(y)
+    gg = 0.0
+    gy = 0.0
+    for c in range(k):
+        gg += g[c].real * g[c].real + g[c].imag * g[c].imag
+        gy += g[c].real * y[c].real + g[c].imag * y[c].imag
+    if not gg > 0.0:  # isolated vertex: any row is optimal, keep this one
+        return 0.0, 0.0
+    norm = math.sqrt(gg)
+    q = -gy / (norm * r)
+    a = 1.0 - omega
+    length = math.sqrt(a * a + omega * omega + 2 * a * omega * q)
+    if not length > 1e-8:  # omega = 1/2 at an antipode: the sum vanishes, keep the row
+        return 0.0, 0.0
+    on_y = a / length
+    on_g = -omega * r / (length * norm)
+    sine2 = 0.0  # |c - q a|^2 = 1 - q^2 without its cancellation
+    yy = 0.0
+    for c in range(k):
+        d = g[c] / norm + q / r * y[c]
+        sine2 += d.real * d.real + d.imag * d.imag
+        y[c] = on_y * y[c] + on_g * g[c]
+        yy += y[c].real * y[c].real + y[c].imag * y[c].imag
+    fix = r / math.sqrt(yy)  # rounding must not drift off the sphere over 10^5 sweeps
+    for c in range(k):
+        y[c] *= fix
+    # q_new - q = (omega (1 - q) - q (length - (1 - omega) - omega)) / length, written without cancellation at q -> 1
+    one_minus_q = sine2 / (1.0 + q) if q > 0.0 else 1.0 - q
+    gain = (omega * one_minus_q + q * 2.0 * omega * (1.0 - omega) * one_minus_q / (1.0 + length)) / length
+    return 2.0 * r * norm * gain, 4.0 * gg * sine2
+
+
+@jit(fastmath=FAST, inline="always")
+def _gather(indptr, indices, data, Y, i, g):
+    """g <- sum_{j != i} C_ij y_j."""
+    for c in range(Y.shape[1]):
+        g[c] = 0
+    for p in range(indptr[i], indptr[i + 1]):
+        j = indices[p]
+        if j != i:
+            w = data[p]
+            for c in range(Y.shape[1]):
+                g[c] += w * Y[j, c]
+
+
+@jit(fastmath=FAST)
+def sparse_sweep(indptr, indices, data, radius, omega, Y, g):
+    """One sweep over all rows for CSR ``C``; ``g`` (k) is workspace.  Returns (decrease of the cost, |grad|^2 as met on the way)."""
+    decrease = 0.0
+    grad2 = 0.0
+    for i in range(len(radius)):
+        _gather(indptr, indices, data, Y, i, g)
+        d, r = _relax(g, Y[i], radius[i], omega)
+        decrease += d
+        grad2 += r
+    return decrease, grad2
+
+
+@jit(fastmath=FAST)
+def dense_sweep(C, radius, omega, Y, g):
+    """`sparse_sweep` for a dense Hermitian ``C`` (n x n, C-contiguous)."""
+    n, k = Y.shape
+    decrease = 0.0
+    grad2 = 0.0
+    for i in range(n):
+        for c in range(k):
+            g[c] = -C[i, i] * Y[i, c]
+        for j in range(n):
+            w = C[i, j]
+            for c in range(k):
+                g[c] += w * Y[j, c]
+        d, r = _relax(g, Y[i], radius[i], omega)
+        decrease += d
+        grad2 += r
+    return decrease, grad2
+
+
+@jit(fastmath=FAST, parallel=True)
+def coloured_sweep(indptr, indices, data, radius, omega, order, colour_ptr, Y, g, decrease, grad2):
+    """A sweep in which rows of one colour (no entry of C between them) move at the same time.
+
+    ``order`` lists the rows by colour, colour q being ``order[colour_ptr[q]:colour_ptr[q + 1]]``; ``g`` (T x k),
+    ``decrease`` and ``grad2`` (T, T >= 1 chunks) are workspaces: chunk t sums in a fixed order, so the result does not
+    depend on scheduling.
+    """
+    T = len(decrease)
+    decrease[:] = 0
+    grad2[:] = 0
+    for q in range(len(colour_ptr) - 1):
+        first = colour_ptr[q]
+        size = colour_ptr[q + 1] - first
+        for t in numba.prange(T):
+            for s in range(first + size * t // T, first + size * (t + 1) // T):
+                i = order[s]
+                _gather(indptr, indices, data, Y, i, g[t])
+                d, r = _relax(g[t], Y[i], radius[i], omega)
+                decrease[t] += d
+                grad2[t] += r
+    return decrease.sum(), grad2.sum()
+
+
+@jit
+def greedy_colouring(indptr, indices):
+    """First-fit colouring of the pattern of C; returns (rows ordered by colour, pointers of the colours)."""
+    n = len(indptr) - 1
+    colour = np.full(n, -1, np.int64)
+    taken = np.full(n + 1, -1, np.int64)
+    colours = 0
+    for i in range(n):
+        for p in range(indptr[i], indptr[i + 1]):
+            if indices[p] != i and colour[indices[p]] >= 0:
+                taken[colour[indices[p]]] = i
+        c = 0
+        while taken[c] == i:
+            c += 1
+        colour[i] = c
+        colours = max(colours, c + 1)
+    pointer = np.zeros(colours + 1, np.int64)
+    for i in range(n):
+        pointer[colour[i] + 1] += 1
+    for c in range(colours):
+        pointer[c + 1] += pointer[c]
+    order = np.empty(n, np.int64)
+    fill = pointer[:-1].copy()
+    for i in range(n):
+        order[fill[colour[i]]] = i
+        fill[colour[i]] += 1
+    return order, pointer

@@ -1,0 +1,119 @@
+"""Lanczos from a fresh random start, with a failure probability (floor L4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from .manifolds.base import gaussian
+
+BASIS_LIMIT = 1.5e8  # stored basis entries; beyond, no reorthogonalisation (Ritz values stay inside the spectrum)
+
+
+@dataclass(frozen=True)
+class Ritz:
+    """Ritz values of a Hermitian operator on the orthogonal complement of ``deflate``.
+
+    Attributes
+    ----------
+    values : ndarray
+        Ascending.
+    vectors : ndarray, n x p
+        Unit Ritz vectors of the p lowest values.
+    steps : int
+    dimension : int
+        Real dimension of the space the random start was drawn from.
+    exhausted : bool
+        The Krylov space became invariant: the values are eigenvalues.
+    residual : float
+        Residual norm of the lowest pair.
+    """
+
+    values: np.ndarray
+    vectors: np.ndarray
+    steps: int
+    dimension: int
+    exhausted: bool
+    residual: float
+
+    def lower_bound(self, failure: float) -> float:
+        """A lower bound on the smallest eigenvalue, wrong with probability at most ``failure``.
+
+        Kuczynski and Wozniakowski, SIAM J. Matrix Anal. Appl. 13 (1992), Theorem 4.1(b), whose error is relative to the spread of
+        the spectrum: applied to both ends it bounds the spread as well.  -inf where the steps do not suffice for that.
+        """
+        span = float(self.values[-1] - self.values[0])
+        eps = (np.log(1.648 * np.sqrt(self.dimension) * 2 / failure) / (2 * self.steps - 1)) ** 2
+        rounding = 1e-14 * float(np.abs(self.values).max())
+        if self.exhausted:
+            return float(self.values[0]) - rounding
+        return float(self.values[0]) - eps / (1 - 2 * eps) * span - rounding if eps < 0.49 else -np.inf
+
+
+def lanczos(
+    mul: Callable[[np.ndarray], np.ndarray],
+    n: int,
+    dtype: np.dtype,
+    rng: np.random.Generator,
+    steps: int,
+    *,
+    deflate: np.ndarray | None = None,
+    vectors: int = 1,
+    enough: Callable[[Ritz], bool] | None = None,
+) -> Ritz:
+    """Run Lanczos with ``mul`` on the complement of the orthonormal columns ``deflate`` (n x r).
+
+    At 64, 128, 256, ... steps ``enough(ritz)`` may end it early.  Cost: ``steps`` products, ``4 n steps^2`` flops and
+    ``n steps`` numbers for the reorthogonalisation (left out where that storage is too large).
+    """
+    Q = np.zeros((n, 0), dtype) if deflate is None else deflate
+    free = n - Q.shape[1]
+    steps = min(steps, free)
+    store = n * steps <= BASIS_LIMIT
+    basis = np.empty((steps if store else 1, n), dtype)
+
+    def complement(w: np.ndarray) -> np.ndarray:
+        return w - Q @ (Q.conj().T @ w) if Q.shape[1] else w
+
+    q = complement(gaussian(rng, (n,), dtype))
+    q = complement(q / np.linalg.norm(q))
+    q /= np.linalg.norm(q)
+    alpha, beta, previous = np.zeros(steps), np.zeros(steps), np.zeros_like(q)
+    exhausted, scale = free <= 1, 0.0
+    for j in range(steps):
+        basis[j if store else 0] = q
+        w = complement(mul(q))
+        alpha[j] = np.vdot(q, w).real
+        if store:
+            V = basis[: j + 1]
+            for _ in range(2):  # twice is enough (Daniel, Gragg, Kaufman, Stewart, 1976), once unless much cancels
+                before = np.linalg.norm(w)
+                w = complement(w - V.T @ (V.conj() @ w))
+                if np.linalg.norm(w) > 0.1 * before:
+                    break
+        else:
+            w = w - alpha[j] * q - (beta[j - 1] if j else 0.0) * previous
+        beta[j] = np.linalg.norm(w)
+        scale = max(scale, abs(alpha[j]), beta[j])
+        exhausted = exhausted or j + 1 == free or beta[j] <= 1e-13 * scale
+        checkpoint = enough is not None and j + 1 >= 64 and (j + 1) & j == 0
+        if exhausted or j + 1 == steps or checkpoint:
+            ritz = _ritz(alpha[: j + 1], beta[: j + 1], basis if store else None, vectors, free, exhausted, dtype)
+            if exhausted or j + 1 == steps or (enough is not None and enough(ritz)):
+                return ritz
+        previous, q = q, w / beta[j]
+    raise ValueError("no step to take: the deflated space is the whole space")
+
+
+def _ritz(
+    alpha: np.ndarray, beta: np.ndarray, basis: np.ndarray | None, vectors: int, free: int, exhausted: bool, dtype: np.dtype
+) -> Ritz:
+    from scipy.linalg import eigh_tridiagonal
+
+    values, s = eigh_tridiagonal(alpha, beta[:-1]) if len(alpha) > 1 else (alpha.copy(), np.ones((1, 1)))
+    p = min(vectors, len(alpha))
+    V = np.zeros((0, 0), dtype) if basis is None else basis[: len(alpha)].T @ s[:, :p]
+    complex_ = np.dtype(dtype).kind == "c"
+    return Ritz(values, V, len(alpha), 2 * free if complex_ else free, exhausted, float(beta[-1] * abs(s[-1, 0])))

@@ -1,0 +1,189 @@
+"""One loop around every solver: stopping, limits, history, callback, progress, Ctrl-C (floor L4)."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+
+from ._version import __version__
+from .problem import LocalModel, Problem
+from .result import Data, Result, Status
+
+Check = Callable[[LocalModel], float | None]
+
+
+class Solver(Protocol):
+    """A frozen dataclass of parameters whose `iterates` never stops, prints, times or logs."""
+
+    def iterates(self, problem: Problem, Y: np.ndarray) -> Iterator[tuple[LocalModel, dict[str, Any]]]:
+        """Yield ``(model, info)`` for ever.
+
+        A model owns its Y until the next ``next()``.  ``info`` holds "products" (so far) and, where they are free,
+        "merit", "grad_norm" (an estimate), "inner" (True between iterations) and "stalled" (True at a standstill).
+        """
+        ...
+
+
+class Record:
+    """What one run shares over its stages: clock, limits, history, callback, progress bar."""
+
+    columns = ("nit", "time", "products", "rank", "merit", "grad_norm", "gap")
+
+    def __init__(
+        self,
+        max_iter: int | None = None,
+        max_time: float | None = None,
+        callback: Callable[[LocalModel, dict[str, Any]], object] | None = None,
+        progress: bool | None = None,
+        report: Callable[[str], None] | None = None,
+    ):
+        self.max_iter, self.max_time, self.callback, self.report = max_iter, max_time, callback, report or (lambda line: None)
+        self.start = time.perf_counter()
+        self.nit = self.products = 0
+        self.rows: list[tuple[float, ...]] = []
+        self.bar: Any = None
+        if progress or (progress is None and sys.stderr.isatty()):
+            try:
+                from tqdm import tqdm
+            except ImportError:
+                if progress:
+                    raise ImportError('the progress bar needs tqdm: pip install "bmsdp[plot]"') from None
+            else:
+                self.bar = tqdm(unit="it", leave=False, delay=0.5)
+
+    @property
+    def elapsed(self) -> float:
+        return time.perf_counter() - self.start
+
+    def add(self, model: LocalModel, info: dict[str, Any], products: int, gap: float = np.nan) -> Status | None:
+        """Note one iterate; returns the limit that it reached, if any."""
+        self.products = products
+        self.nit += not info.get("inner", False)
+        merit = info["merit"] if "merit" in info else model.merit
+        grad_norm = info["grad_norm"] if "grad_norm" in info else model.grad_norm
+        self.rows.append((self.nit, self.elapsed, products, model.Y.shape[1], merit, grad_norm, gap))
+        if self.bar is not None:
+            self.bar.update(self.nit - self.bar.n)
+            self.bar.set_postfix_str(f"rank {model.Y.shape[1]}  cost {merit:.9g}  |grad| {grad_norm:.2e}", refresh=False)
+        if self.callback is not None:
+            try:
+                self.callback(model, info)
+            except StopIteration:
+                return Status.INTERRUPTED
+        if self.max_time is not None and self.elapsed >= self.max_time:
+            return Status.MAX_TIME
+        return Status.MAX_ITER if self.max_iter is not None and self.nit >= self.max_iter else None
+
+    def history(self) -> dict[str, np.ndarray]:
+        table = np.array(self.rows, float).reshape(-1, len(self.columns))
+        return dict(zip(self.columns, table.T.copy(), strict=True))
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    from importlib.metadata import version
+
+    names = ("numpy", "scipy", "numba")
+    return {"bmsdp": __version__, "python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def descend(
+    problem: Problem, solver: Solver, Y: np.ndarray, tol: float, record: Record, check: Check | None = None
+) -> tuple[LocalModel, Status]:
+    """Run ``solver`` until ``grad_norm <= tol grad_scale`` and ``check``, asked there, is content.
+
+    ``check(model)`` returns None to stop or a smaller tol to go on with.  Free estimates of the gradient decide when the
+    true one is worth a product.  Returns a model that owns its Y, and LOCALLY_OPTIMAL, STALLED, a limit or INTERRUPTED.
+    """
+    before, model = record.products, None
+    try:
+        for model, info in solver.iterates(problem, Y):
+            limit = record.add(model, info, before + info.get("products", 0))
+            if limit is not None:
+                return model.copy(), limit
+            if info.get("inner", False):
+                continue
+            stalled = info.get("stalled", False)
+            free = info.get("grad_norm")
+            if (free is None or free <= tol * model.grad_scale or stalled) and (
+                model.grad_norm <= tol * model.grad_scale or stalled
+            ):
+                tighter = check(model) if check is not None else None
+                if tighter is None:
+                    critical = model.grad_norm <= tol * model.grad_scale
+                    return model.copy(), Status.LOCALLY_OPTIMAL if critical else Status.STALLED
+                if stalled:
+                    return model.copy(), Status.STALLED
+                tol = tighter
+    except KeyboardInterrupt:
+        return problem.at((model.Y if model is not None else Y).copy()), Status.INTERRUPTED
+    raise RuntimeError(f"{type(solver).__name__}.iterates ended; a solver has to yield for ever")
+
+
+def minimize(
+    problem: Problem,
+    solver: Solver,
+    Y: np.ndarray | None = None,
+    *,
+    rank: int | None = None,
+    tol: float = 1e-6,
+    eps_g: float | None = None,
+    eps_H: float | None = None,
+    max_iter: int | None = 100_000,
+    max_time: float | None = None,
+    callback: Callable[[LocalModel, dict[str, Any]], object] | None = None,
+    progress: bool | None = None,
+    rng: Any = None,
+) -> Result:
+    """Minimise at fixed rank with one solver, without certificate.
+
+    Parameters
+    ----------
+    Y : ndarray, n x k, optional
+        Feasible start; a random one of ``rank`` columns otherwise.
+    tol : float
+        Stop at ``grad_norm <= tol * grad_scale`` (dimensionless).
+    eps_g : float, optional
+        Stop at ``grad_norm <= eps_g`` instead, in the cost's units.
+    max_iter, max_time
+        Limits: iterations, seconds.
+    callback : callable, optional
+        ``callback(model, info)`` at every iterate; raise StopIteration to stop.
+    progress : bool, optional
+        Progress bar; by default when stderr is a terminal and tqdm is there.
+
+    Returns
+    -------
+    Result
+        Status LOCALLY_OPTIMAL where the gradient is small enough; bound -inf.
+    """
+    if eps_H is not None:
+        raise NotImplementedError("eps_H (second-order points with checked curvature) is not available yet; leave it None")
+    generator = np.random.default_rng(rng)
+    if Y is None:
+        if rank is None:
+            raise ValueError("neither Y nor rank was given; pass a start or a number of columns")
+        Y = problem.random_point(rank, generator)
+    if eps_g is not None:
+        scale = problem.at(Y).grad_scale
+        tol = eps_g / scale if scale > 0 else 1.0
+    record = Record(max_iter, max_time, callback, progress)
+    try:
+        model, status = descend(problem, solver, Y, tol, record)
+    finally:
+        record.close()
+    return Result(
+        Y=model.Y, cost=model.cost, bound=-np.inf, gap=np.inf, dual=model.mu, dual_geq=np.zeros(0), status=status,
+        message=status.value, nit=record.nit, products=record.products, time=record.elapsed, history=record.history(),
+        certificate=None, options={"solver": repr(solver), "tol": tol, "rank": Y.shape[1]}, versions=versions(),
+        data=Data(problem.C, problem.manifold, problem.manifold.b),
+    )  # fmt: skip

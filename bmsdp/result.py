@@ -1,0 +1,211 @@
+"""The outcome of a run: `Result`, `Status`, `Certificate`, and their file (floor L4)."""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+FORMAT = 1  # version of the .npz layout
+X_LIMIT = 2e9  # bytes
+
+
+class Status(enum.Enum):
+    """Why a run ended; the value is message and remedy."""
+
+    CERTIFIED = "optimal: the certified relative gap is at most tol"
+    ESTIMATED = "all optimality errors are at most tol, but the bound is only estimated; ask for certify='verified' or 'probabilistic'"
+    RANK_TOO_SMALL = "critical at the kept rank, but the slack has negative curvature; raise rank, or leave rank=None"
+    LOCALLY_OPTIMAL = "critical point, but no usable bound: no constraint fixes the trace; give trace_bound"
+    STALLED = "no further progress in floating point before tol was certified; loosen tol, rescale C, or try another solver"
+    MAX_ITER = "iteration limit reached; raise max_iter or loosen tol"
+    MAX_TIME = "time limit reached; raise max_time or loosen tol"
+    INTERRUPTED = "interrupted; the best point so far is returned, warm_start=result continues from it"
+    INFEASIBLE = "the constraints admit no X; see message for the rows"
+    UNBOUNDED = "the cost is unbounded below on the feasible set"
+
+    @property
+    def success(self) -> bool:
+        return self in (Status.CERTIFIED, Status.ESTIMATED)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A proof of near-optimality, or where it fails.
+
+    Attributes
+    ----------
+    bound : float
+        Lower bound on the optimal cost; -inf where none is known.
+    gap, gap_abs : float
+        ``(cost - bound) / max(|cost|, |bound|, cost_scale)`` and ``cost - bound``.
+    eig_min : float
+        Rayleigh quotient ``v* S v / v* W v`` at ``vector``, ``W = diag(1 / row_trace)`` (identity for a unit diagonal).
+    eig_min_lower : float
+        The lower bound on the smallest eigenvalue of (S, W) that ``bound`` uses.
+    vector : ndarray, (n,)
+    rigor : str
+        "verified", "probabilistic" or "estimate": how `bound` is known.
+    gap_rigor : str
+        The same for `gap`: "verified" only where the cost of an exactly feasible point in closed form was bounded as well.
+    failure_probability : float
+        0 when verified, nan for an estimate.
+    dual : ndarray, (m,)
+        Multipliers that attain `bound`: ``<b, dual> = bound`` and ``C - A*(dual)`` is positive semidefinite.
+    """
+
+    bound: float
+    gap: float
+    gap_abs: float
+    eig_min: float
+    eig_min_lower: float
+    vector: np.ndarray = field(repr=False)
+    rigor: str
+    gap_rigor: str
+    failure_probability: float
+    dual: np.ndarray = field(repr=False)
+    escape: np.ndarray = field(repr=False, default_factory=lambda: np.zeros((0, 0)))
+
+
+class Data(NamedTuple):
+    """The caller's problem: operator C, map A, right-hand side b."""
+
+    C: Any
+    A: Any
+    b: np.ndarray
+
+
+@dataclass(frozen=True, repr=False)
+class Result:
+    """The outcome of `bmsdp.solve` or `bmsdp.minimize`.
+
+    Attributes
+    ----------
+    Y : ndarray, n x rank
+        ``X = YY*``.
+    cost, bound, gap : float
+        ``<C, X>``, the certified lower bound and the relative gap between them (see `Certificate`).
+    dual, dual_geq : ndarray
+        Multipliers in the caller's rows, order and scaling: ``C - A*(dual) - A_geq*(dual_geq)`` is the slack.
+    status : Status
+    message : str
+    nit, products : int
+        Iterations and products with C (a mixing sweep counts as one).
+    time : float
+        Seconds.
+    history : dict of ndarray
+        Columns "nit", "time", "products", "rank", "merit", "grad_norm", "gap".
+    certificate : Certificate or None
+    options, versions : dict
+        What was asked, detected and chosen; library versions.
+    """
+
+    Y: np.ndarray = field(repr=False)
+    cost: float
+    bound: float
+    gap: float
+    dual: np.ndarray = field(repr=False)
+    dual_geq: np.ndarray = field(repr=False)
+    status: Status
+    message: str
+    nit: int
+    products: int
+    time: float
+    history: dict[str, np.ndarray] = field(repr=False)
+    certificate: Certificate | None = field(repr=False)
+    options: dict[str, Any] = field(repr=False)
+    versions: dict[str, str] = field(repr=False)
+    data: Data | None = field(repr=False, compare=False, default=None)
+
+    @property
+    def success(self) -> bool:
+        return self.status.success
+
+    def __repr__(self) -> str:
+        known = f" ({self.certificate.rigor})" if self.certificate is not None else ""
+        return (
+            f"Result({self.status.name}: cost {self.cost:.10g}, bound {self.bound:.10g}{known}, gap {self.gap:.1e}, "
+            f"n {len(self.Y)}, rank {self.rank}, {self.products} products, {self.time:.3g} s)"
+        )
+
+    @property
+    def rank(self) -> int:
+        """Columns of Y."""
+        return self.Y.shape[1]
+
+    @property
+    def X(self) -> np.ndarray:
+        """``YY*``, n x n; refused above 2 GB."""
+        n = len(self.Y)
+        if n * n * self.Y.itemsize > X_LIMIT:
+            raise MemoryError(f"X would take {n * n * self.Y.itemsize / 1e9:.1f} GB; use Y, or entries(i, j)")
+        return self.Y @ self.Y.conj().T
+
+    def entries(self, i: Any, j: Any) -> np.ndarray:
+        """``X[i, j]`` for index arrays of one shape."""
+        return np.einsum("...k,...k->...", self.Y[np.asarray(i)], self.Y[np.asarray(j)].conj())
+
+    def slack(self, C: Any = None, A: Any = None) -> Any:
+        """``S = C - A*(dual)`` as a LinearOperator, from the caller's data.
+
+        A loaded result does not hold its data: pass C and A (None for a unit diagonal) again.
+        """
+        from scipy.sparse.linalg import LinearOperator
+
+        from .linear_maps import as_linear_map
+        from .manifolds import Oblique
+        from .operators import as_operator
+
+        if C is None and self.data is None:
+            raise ValueError("this result was loaded from a file and holds no C; call slack(C, A)")
+        n = len(self.Y)
+        if C is None and self.data is not None:
+            C, A = self.data.C, self.data.A
+        C = as_operator(C)
+        A = Oblique(np.ones(n)) if A is None else as_linear_map(A, n)
+
+        def mul(V: np.ndarray) -> np.ndarray:
+            V = np.ascontiguousarray(V.reshape(n, -1), np.result_type(C.dtype, V.dtype))
+            return C.mul(V) - A.adjoint_mul(self.dual, V)
+
+        return LinearOperator((n, n), matvec=lambda v: mul(v).ravel(), matmat=mul, rmatvec=lambda v: mul(v).ravel(), dtype=C.dtype)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write an .npz file without pickle: everything but the caller's data."""
+        plain = {k: getattr(self, k) for k in ("cost", "bound", "gap", "message", "nit", "products", "time", "options", "versions")}
+        arrays: dict[str, Any] = {"Y": self.Y, "dual": self.dual, "dual_geq": self.dual_geq}
+        arrays |= {f"history_{k}": v for k, v in self.history.items()}
+        if self.certificate is not None:
+            names = ("bound", "gap", "gap_abs", "eig_min", "eig_min_lower", "rigor", "gap_rigor", "failure_probability")
+            plain["certificate"] = {k: getattr(self.certificate, k) for k in names}
+            arrays |= {"certificate_vector": self.certificate.vector, "certificate_dual": self.certificate.dual}
+        plain |= {"format": FORMAT, "status": self.status.name}
+        with open(path, "wb") as file:  # a file object keeps NumPy from appending ".npz" to the caller's name
+            np.savez_compressed(file, meta=np.array(json.dumps(plain, default=str)), **arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Result:
+        """Read what `save` wrote; ValueError names the file where it is something else."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {k: file[k] for k in file.files}
+            plain = json.loads(str(arrays.pop("meta")))
+            if plain.pop("format") > FORMAT:
+                raise ValueError("it was written by a newer bmsdp; upgrade with pip install -U bmsdp")
+            status = Status[plain.pop("status")]
+            history = {k[len("history_") :]: arrays.pop(k) for k in list(arrays) if k.startswith("history_")}
+            certificate = plain.pop("certificate", None)
+            if certificate is not None:
+                rays = {"vector": arrays.pop("certificate_vector"), "dual": arrays.pop("certificate_dual")}
+                certificate = Certificate(**certificate, **rays)
+            return cls(**arrays, **plain, status=status, history=history, certificate=certificate)
+        except (KeyError, TypeError, ValueError, EOFError, AttributeError) as error:
+            raise ValueError(f"{path}: not a bmsdp result ({error}); write one with Result.save or --out") from None
+        except Exception as error:
+            if type(error).__name__ == "BadZipFile":
+                raise ValueError(f"{path}: not a bmsdp result ({error}); write one with Result.save or --out") from None
+            raise

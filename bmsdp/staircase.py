@@ -1,0 +1,199 @@
+"""The Riemannian staircase: minimise at a small rank, certify, escape along negative curvature, grow (floor L5).
+
+Boumal, "A Riemannian low-rank method for optimization over semidefinite matrices with block-diagonal constraints" (2015).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .certificate import certify as prove
+from .manifolds.base import gaussian, inner
+from .minimize import Record, Solver, descend, versions
+from .problem import LocalModel, Problem
+from .result import Certificate, Data, Result, Status
+from .solvers import Default
+from .theory.rank import barvinok_pataki
+
+FIRST_LOOK = 1e-4  # relative gradient at which the first certificate is asked for
+CURVED = 1.0  # curvature counts as real when it promises this many times what the gradient does
+SMALL = 0.02  # columns (in the singular basis) this far below the largest count as free for new directions
+
+
+def start_rank(problem: Problem) -> int:
+    """``min(ceil(2 ln(n + 1)), Barvinok-Pataki)``, at least 2 and d + 1 on Stiefel blocks; above 8 in steps of 8 (vector units)."""
+    manifold, n = problem.manifold, problem.n
+    k = min(int(np.ceil(2 * np.log(n + 1))), barvinok_pataki(manifold.m, complex=problem.C.is_complex))
+    k = max(k, 2, manifold.min_rank + 1 if manifold.min_rank > 1 else 1)
+    return min(_padded(k), n)
+
+
+def _padded(k: int) -> int:
+    return k if k <= 8 else -(-k // 8) * 8
+
+
+class _Stair:
+    """The state of one staircase: the certificate asked for inside `descend`, and what it decided."""
+
+    def __init__(self, tol: float, rigor: str | None, rng: np.random.Generator, record: Record, keep: bool):
+        self.tol, self.rigor, self.rng, self.record, self.keep = tol, rigor, rng, record, keep
+        self.certificate: Certificate | None = None
+        self.curved = False
+        self.stages: list[dict[str, Any]] = []
+
+    def check(self, model: LocalModel) -> float | None:
+        """Certify where `descend` stands: None to stop (proved, or curved), else the gradient to try for next."""
+        if self.rigor is None:
+            return None
+        size = model.grad_norm / model.grad_scale if model.grad_scale > 0 else 0.0
+        found = self.prove(model, final=False)
+        self.curved = found.gap > self.tol and self._is_curved(model, found)
+        if found.gap <= self.tol or model.problem.manifold.shift is None and size <= self.tol:
+            return None
+        if self.curved and (not self.keep or size <= min(self.tol, 1e-6)):
+            return None
+        if size <= 1e-13:
+            return None
+        # the Rayleigh quotient tells how far off the proof is better than a bound does that stopped early
+        scale = max(abs(model.cost), model.cost_scale)
+        missing = (model.cost - model.dual_value - min(found.eig_min, 0.0) * model.problem.n) / scale
+        return size * float(np.clip(np.sqrt(self.tol / max(missing, self.tol)), 0.1, 0.7))
+
+    def _is_curved(self, model: LocalModel, found: Certificate) -> bool:
+        """Whether curvature outside the range of Y promises more than the gradient does (cf. bound G1 of the theory)."""
+        if not found.escape.shape[1]:
+            return False
+        v = np.ascontiguousarray(found.escape[:, :1])
+        lost = -inner(v, model.slack_mul(v)) * model.problem.n
+        return lost > CURVED * model.grad_norm * np.sqrt(model.trace)
+
+    def prove(self, model: LocalModel, final: bool) -> Certificate:
+        assert self.rigor is not None
+        found = prove(model, self.tol, self.rigor, self.rng, final=final, vectors=8)
+        self.certificate = found
+        record = self.record
+        self.stages.append({
+            "rank": model.Y.shape[1], "products": record.products, "time": record.elapsed, "cost": model.cost, "bound": found.bound,
+            "gap": found.gap, "eig_min": found.eig_min, "rigor": found.rigor,
+        })  # fmt: skip
+        record.report(
+            f"{model.Y.shape[1]:5d} {record.products:9d} {record.elapsed:8.2f} {model.cost:18.10g} "
+            + (f"{found.bound:18.10g} {found.gap:9.1e}" if np.isfinite(found.bound) else f"{'none yet':>18} {'':>9}")
+            + f" {found.eig_min:9.1e}  {found.rigor if np.isfinite(found.bound) else ''}"
+        )
+        return found
+
+
+TABLE = " rank  products  seconds               cost              bound       gap   eig_min  bound is"
+
+
+def staircase(
+    problem: Problem,
+    solver: Solver | None = None,
+    Y: np.ndarray | None = None,
+    *,
+    rank: int | None = None,
+    tol: float = 1e-6,
+    certify: str | None = "auto",
+    max_iter: int | None = None,
+    max_time: float | None = None,
+    callback: Callable[[LocalModel, dict[str, Any]], object] | None = None,
+    progress: bool | None = None,
+    report: Callable[[str], None] | None = None,
+    rng: Any = None,
+) -> Result:
+    """Solve to a certified relative gap of ``tol``.
+
+    Parameters
+    ----------
+    solver : Solver, optional
+        `Default` when absent.
+    Y : ndarray, n x k, optional
+        Feasible start.
+    rank : int, optional
+        Kept when given; else it starts at `start_rank` and grows by half, or as many columns as there are negative Ritz vectors.
+    certify : str or None
+        Rigor of the certificate; None for none.
+    report : callable, optional
+        Receives the lines of a fixed-width table, one a certificate.
+
+    Returns
+    -------
+    Result
+        ``options["stages"]`` is the table of certificates.
+    """
+    solver = Default() if solver is None else solver
+    generator = np.random.default_rng(rng)
+    if Y is None:
+        Y = problem.random_point(start_rank(problem) if rank is None else rank, generator)
+    record = Record(max_iter, max_time, callback, progress, report)
+    stair = _Stair(tol, certify, generator, record, rank is not None)
+    record.report(TABLE)
+    look = max(FIRST_LOOK, tol) if certify is not None else tol
+    try:
+        while True:
+            model, status = descend(problem, solver, Y, look, record, stair.check)
+            if status is not Status.LOCALLY_OPTIMAL or not stair.curved or stair.keep or Y.shape[1] >= problem.n:
+                break
+            assert stair.certificate is not None
+            Y = escape(model, stair.certificate, generator)
+            look = min(look, max(model.grad_norm / model.grad_scale, 1e-13))
+        if certify is not None and (stair.certificate is None or stair.certificate.gap > tol):
+            stair.prove(model, final=True)
+    finally:
+        record.close()
+    return _finish(problem, model, status, stair, solver, rank)
+
+
+def escape(model: LocalModel, certificate: Certificate, rng: np.random.Generator) -> np.ndarray:
+    """A feasible point of lower cost: directions V of negative curvature in S added to null columns of Y, or to new ones.
+
+    Where column j of Y is 0, the direction ``v e_j*`` is tangent and the cost changes by ``s^2 v* S v + O(s^4)``.  Y is rotated to its
+    singular basis first, so that all null columns show; new columns without a direction get noise, because zero columns
+    stay zero.
+    """
+    problem, (n, k) = model.problem, model.Y.shape
+    square, V = np.linalg.eigh(model.Y.conj().T @ model.Y)
+    Y = model.Y @ V[:, ::-1]
+    free = int(np.sum(square <= SMALL**2 * square[-1]))
+    directions = certificate.escape if certificate.escape.shape[1] else certificate.vector[:, None]
+    wanted = directions.shape[1]
+    new = k if 2 * free >= wanted else min(n, _padded(k + max(wanted, k // 4)))
+    first = k - free
+    directions = directions[:, : new - first]
+    step = np.zeros((n, new), problem.dtype)
+    step[:, first:] = 1e-3 * gaussian(rng, (n, new - first), problem.dtype) / np.sqrt(n)
+    step[:, first : first + directions.shape[1]] = directions / np.linalg.norm(directions, axis=0)
+    step *= np.sqrt(model.trace / directions.shape[1])
+    wide, best = np.concatenate([Y, np.zeros((n, new - k), problem.dtype)], axis=1), None
+    for _ in range(30):
+        trial = problem.at(problem.manifold.retract(wide, step))
+        if best is not None and trial.merit >= best.merit:
+            break
+        best = trial if trial.merit < model.merit else best
+        step = step / 2
+    return best.Y if best is not None else problem.manifold.retract(wide, step)
+
+
+def _finish(
+    problem: Problem, model: LocalModel, status: Status, stair: _Stair, solver: Solver, rank: int | None
+) -> Result:
+    record, found = stair.record, stair.certificate
+    if found is not None and found.gap <= stair.tol and model.infeasibility <= stair.tol:
+        status = Status.ESTIMATED if found.rigor == "estimate" else Status.CERTIFIED
+    elif status in (Status.LOCALLY_OPTIMAL, Status.STALLED) and stair.curved:
+        status = Status.RANK_TOO_SMALL
+    elif status is Status.LOCALLY_OPTIMAL and found is not None and found.bound > -np.inf:
+        status = Status.STALLED
+    if found is not None and record.rows:
+        record.rows[-1] = (*record.rows[-1][:-1], found.gap)
+    options = {"solver": repr(solver), "rank": rank, "tol": stair.tol, "certify": stair.rigor, "stages": stair.stages}
+    return Result(
+        Y=model.Y, cost=model.cost, bound=found.bound if found else -np.inf, gap=found.gap if found else np.inf,
+        dual=found.dual if found else model.mu, dual_geq=np.zeros(0), status=status, message=status.value, nit=record.nit,
+        products=record.products, time=record.elapsed, history=record.history(), certificate=found, options=options,
+        versions=versions(), data=Data(problem.C, problem.manifold, problem.manifold.b),
+    )  # fmt: skip
