@@ -18,16 +18,15 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from .lanczos import Ritz, lanczos
+from .lanczos import LOOKS, Ritz, lanczos, relative_error
 from .manifolds.base import row_dot
-from .problem import LocalModel
+from .problem import LocalModel, Term
 from .result import Certificate
 from .verified import UNIT, Elimination, Factor, sum_down, sum_up
 
 FAILURE = 1e-6  # default failure probability of a probabilistic bound
 CHEAP = 1e7  # flops below which a factorisation is tried before any Lanczos step
 QUICK = 3e7  # flops below which a second factorisation that only sharpens the bound is worth it
-STEPS = 1024  # most Lanczos steps
 
 
 class Slack:
@@ -51,10 +50,11 @@ class Slack:
     @property
     def tree(self) -> Elimination | None:
         """The analysis of S's pattern, done once per problem."""
-        problem = self.model.problem
-        if not hasattr(problem, "_elimination"):
-            problem._elimination = None if self.matrix is None else Elimination.analyse(self.matrix)  # type: ignore[attr-defined]
-        return problem._elimination  # type: ignore[no-any-return]
+        cache = self.model.problem.cache
+        if "elimination" not in cache:
+            cache["elimination"] = None if self.matrix is None else Elimination.analyse(self.matrix)
+        found: Elimination | None = cache["elimination"]
+        return found
 
     def factor(self, t: float) -> tuple[Factor, np.ndarray]:
         """The factorisation of ``S + t W`` and its diagonal."""
@@ -83,8 +83,9 @@ class Slack:
 
 
 def certify(
-    model: LocalModel, tol: float = 1e-6, rigor: str = "auto", rng: Any = None, *, final: bool = True, vectors: int = 1
-) -> Certificate:
+    model: LocalModel, tol: float = 1e-6, rigor: str = "auto", rng: Any = None, *, final: bool = True, vectors: int = 1,
+    stop: Callable[[], bool] | None = None,
+) -> Certificate:  # fmt: skip
     """Bound the optimum from the multipliers at one point; a bound at every point, feasible, optimal or not.
 
     Parameters
@@ -100,10 +101,12 @@ def certify(
         False: where tol cannot be proved, spend nothing on a verified bound of lesser quality.
     vectors : int
         Directions of negative curvature wanted in ``escape`` (n x p).
+    stop : callable, optional
+        Asked now and then during Lanczos; True ends it early, with a weaker bound.
 
     Cost
     ----
-    One factorisation (two where cheap) of a matrix with the pattern of C, or 64 to 1024 products with C.
+    One factorisation (two where cheap) of a matrix with the pattern of C, or 64 to 2048 products with C.
     """
     if rigor not in ("auto", "verified", "probabilistic", "estimate"):
         raise ValueError(f'rigor = {rigor!r}; it must be "auto", "verified", "probabilistic" or "estimate"')
@@ -112,7 +115,7 @@ def certify(
     if reach is not None and not reach.any() and not problem.terms:  # C = 0
         zero = np.zeros(problem.manifold.m)
         return _certificate(model, 0.0, zero, 0.0, np.zeros(n, problem.dtype), "verified", 0.0, 0.0)
-    if problem.manifold.shift is None:
+    if problem.manifold.shift is None or any(type(term).slack_mul is Term.slack_mul for term in problem.terms):
         return _certificate(model, -np.inf, model.mu, -np.inf, np.zeros(n), "estimate", np.nan)
     slack = Slack(model)
     if rigor == "verified" and (slack.matrix is None or slack.tree is None):
@@ -121,7 +124,7 @@ def certify(
             + ("no matrix (C is an operator); pass C as an array or sparse array" if slack.matrix is None else
                "too much fill-in for one; ask for certify='probabilistic'")
         )  # fmt: skip
-    probe = Probe(slack, tol, rigor, np.random.default_rng(rng), vectors)
+    probe = Probe(slack, tol, rigor, np.random.default_rng(rng), vectors, stop)
     t = (0.9 * tol * max(abs(model.cost), model.cost_scale) - (model.cost - model.dual_value)) / n
     if rigor in ("auto", "verified") and slack.tree is not None:
         if t > 0 and (slack.tree.flops <= CHEAP or probe.eig_min(64) > -t):
@@ -173,33 +176,44 @@ def _smallest(slack: Slack, factor: Factor, rng: np.random.Generator) -> tuple[f
 class Probe:
     """Rayleigh quotients of (S, W): the near-kernel Q of S, spanned by Y, and Lanczos on its complement."""
 
-    def __init__(self, slack: Slack, tol: float, rigor: str, rng: np.random.Generator, vectors: int):
-        self.slack, self.tol, self.rigor, self.rng, self.vectors = slack, tol, rigor, rng, vectors
+    def __init__(
+        self, slack: Slack, tol: float, rigor: str, rng: np.random.Generator, vectors: int, stop: Callable[[], bool] | None = None
+    ):
+        self.slack, self.tol, self.rigor, self.rng, self.vectors, self.stop = slack, tol, rigor, rng, vectors, stop
         self.root = 1 / np.sqrt(slack.weight)
-        self.Q, self.SQ = self._near_kernel()
-        self.a, self.e, self.inside = np.inf, 0.0, np.zeros(slack.model.problem.n, self.Q.dtype)
+        self.ritz: Ritz | None = None
+        self._deflate(*self._near_kernel())
+
+    def _deflate(self, Q: np.ndarray, SQ: np.ndarray) -> None:
+        """Work on the complement of Q from now on."""
+        self.Q, self.SQ = Q, SQ
+        self.a, self.e, self.inside = np.inf, 0.0, np.zeros(len(Q), Q.dtype)
         if self.Q.shape[1]:
             QSQ = self.Q.conj().T @ self.SQ
             values, V = np.linalg.eigh((QSQ + QSQ.conj().T) / 2)
             self.a, self.inside = float(values[0]), self.Q @ V[:, 0]
             self.e = float(np.linalg.norm(self.SQ - self.Q @ QSQ, 2))
-        self.ritz: Ritz | None = None
 
     def _near_kernel(self) -> tuple[np.ndarray, np.ndarray]:
         """Orthonormal Q and ``S Q`` (scaled by W), for the directions of Y with a small residual ``|S q|``."""
-        slack, model = self.slack, self.slack.model
+        slack, model, problem = self.slack, self.slack.model, self.slack.model.problem
+        allowed = self.tol * abs(model.cost) / problem.n
+        if relative_error(LOOKS[6], 2 * problem.n, FAILURE) * 4 * problem.norm_C * float(np.max(1 / slack.weight)) < allowed:
+            return model.Y[:, :0], model.Y[:, :0]  # so loose a tolerance needs no deflation
         Q = np.linalg.qr(np.sqrt(slack.weight)[:, None] * model.Y)[0]
         SQ = slack.scaled_mul(Q)
         residual, V = np.linalg.eigh(SQ.conj().T @ SQ)
-        keep = residual <= (1e-3 * model.problem.norm_C * float(np.max(1 / slack.weight))) ** 2
-        keep[model.problem.n - 1 :] = False  # leave Lanczos a dimension
+        # a direction costs the bound about residual^2 / theta: keep what fits into ``allowed`` for theta = 1e-3 |S|
+        size = problem.norm_C * float(np.max(1 / slack.weight))
+        keep = residual <= max(1e-3 * size * allowed, (1e-9 * size) ** 2)
+        keep[problem.n - 1 :] = False  # leave Lanczos a dimension
         return Q @ V[:, keep], SQ @ V[:, keep]
 
     def run(self, steps: int, enough: Callable[[Ritz], bool] | None = None) -> Ritz:
         """Lanczos on the complement of Q, from a fresh random start."""
         problem = self.slack.model.problem
         arguments = (self.slack.scaled_mul, problem.n, problem.dtype, self.rng, steps)
-        self.ritz = lanczos(*arguments, deflate=self.Q, vectors=self.vectors, enough=enough)
+        self.ritz = lanczos(*arguments, deflate=self.Q, vectors=self.vectors, enough=enough, stop=self.stop)
         return self.ritz
 
     def eig_min(self, steps: int) -> float:
@@ -210,12 +224,22 @@ class Probe:
     def below(self, ritz: Ritz) -> float:
         """A lower bound on the smallest eigenvalue: certain, probable, or (rigor "estimate") a Ritz value minus its residual."""
         if self.rigor == "estimate":
-            theta = float(ritz.values[0]) - ritz.residual
+            theta = float(ritz.values[0] - ritz.residuals[0])
         else:
-            theta = ritz.lower_bound(FAILURE / 5)  # five looks at most: 64, 128, ..., 1024 steps
+            theta = ritz.lower_bound(FAILURE / (2 * len(LOOKS)))
         if not self.Q.shape[1] or not np.isfinite(theta):
             return theta
         return 0.5 * (self.a + theta) - float(np.hypot(0.5 * (self.a - theta), self.e))
+
+    def extend(self) -> None:
+        """Deflate the converged Ritz vectors as well: what remains has a larger smallest eigenvalue, seen in fewer steps."""
+        assert self.ritz is not None
+        done = self.ritz.residuals <= 1e-8 * float(np.abs(self.ritz.values).max())
+        free = self.slack.model.problem.n - 1 - self.Q.shape[1]
+        V = self.ritz.vectors[:, done[: self.ritz.vectors.shape[1]]][:, :free] if self.ritz.vectors.size else self.Q[:, :0]
+        if V.shape[1]:
+            Q = np.linalg.qr(np.concatenate([self.Q, V], axis=1))[0]
+            self._deflate(Q, self.slack.scaled_mul(Q))
 
     def lowest_vector(self) -> np.ndarray:
         """The vector of `eig_min`, scaled to ``v* W v = 1``."""
@@ -251,14 +275,21 @@ def _lanczos_bound(probe: Probe, final: bool) -> Certificate:
     """The certificate from Lanczos alone."""
     model, n = probe.slack.model, probe.slack.model.problem.n
 
-    def enough(ritz: Ritz) -> bool:
-        theta, lower = float(ritz.values[0]), probe.below(ritz)
-        proved = model.cost - (model.dual_value + n * lower) <= probe.tol * max(abs(model.cost), model.cost_scale)
-        settled = lower > min(theta, probe.a) - 0.5 * abs(min(theta, probe.a))  # more steps would change little
-        return proved or settled or (not final and theta < 0)
+    def gap(eig: float) -> float:
+        return (model.cost - model.dual_value - n * eig) / max(abs(model.cost), model.cost_scale)
 
-    lower = probe.below(probe.run(STEPS, enough))
-    eig, vector, escape = probe.eig_min(STEPS), probe.lowest_vector(), probe.escape()
+    def enough(ritz: Ritz) -> bool:
+        lowest, lower = min(float(ritz.values[0]), probe.a), probe.below(ritz)
+        settled = lower > lowest - 0.5 * abs(lowest)  # more steps would change little
+        return gap(lower) <= probe.tol or settled or not final and gap(lowest) > probe.tol
+
+    probe.vectors, wanted = max(32, probe.vectors), probe.vectors
+    ritz = probe.run(512, enough)
+    lower = probe.below(ritz)
+    eig, vector, escape = probe.eig_min(64), probe.lowest_vector(), probe.escape()[:, :wanted]
+    if not (enough(ritz) or probe.stop is not None and probe.stop()):
+        probe.extend()
+        lower = max(lower, probe.below(probe.run(LOOKS[-1] if final else 1024, enough)))
     if not np.isfinite(lower):
         return _certificate(model, -np.inf, model.mu, eig, vector, "estimate", np.nan, -np.inf, escape)
     bound, dual = probe.slack.feasible_dual(max(-lower, 0.0), np.zeros(n))

@@ -60,13 +60,13 @@ def detect_manifold(A: MatrixMap, b: np.ndarray, is_complex: bool) -> Recognised
     rows = _Rows(A, b)
     single = rows.support == 1
     owner = np.full(A.n, -1)  # the row that fixes X_ii
-    for j in np.flatnonzero(rows.diagonal & single):
+    for j in map(int, np.flatnonzero(rows.diagonal & single)):
         i = rows.first[j]
         if owner[i] >= 0:
-            rows.duplicate(int(j), int(owner[i]))
+            rows.duplicate(j, int(owner[i]))
         else:
             owner[i] = j
-    spheres = [j for j in np.flatnonzero(rows.diagonal & ~single) if not rows.is_copy[j]]
+    spheres = [int(j) for j in np.flatnonzero(rows.diagonal & ~single) if not rows.is_copy[j]]
     blocks = _stiefel_blocks(rows, owner, is_complex)
     covered = np.zeros(A.n, int)
     covered[owner >= 0] += 1
@@ -103,7 +103,7 @@ class _Rows:
         self.sign = np.where(high < 0, -1.0, 1.0)
         self.b = b * self.sign
         self.is_copy = np.zeros(A.m, bool)
-        for r in np.flatnonzero(~filled):
+        for r in map(int, np.flatnonzero(~filled)):
             if b[r] != 0:
                 raise ValueError(f"row {r} of A is zero but b[{r}] = {b[r]}: 0 = {b[r]} has no solution; remove the row or fix b")
         mixed = filled & ~self.diagonal & ~self.off | self.diagonal & (low < 0) & (high > 0)

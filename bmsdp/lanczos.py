@@ -9,6 +9,7 @@ import numpy as np
 
 from .manifolds.base import gaussian
 
+LOOKS = (64, 90, 128, 181, 256, 362, 512, 724, 1024, 1448, 2048)  # steps at which a run may find that it has enough
 BASIS_LIMIT = 1.5e8  # stored basis entries; beyond, no reorthogonalisation (Ritz values stay inside the spectrum)
 
 
@@ -27,8 +28,8 @@ class Ritz:
         Real dimension of the space the random start was drawn from.
     exhausted : bool
         The Krylov space became invariant: the values are eigenvalues.
-    residual : float
-        Residual norm of the lowest pair.
+    residuals : ndarray, (p,)
+        Residual norms of these pairs.
     """
 
     values: np.ndarray
@@ -36,7 +37,7 @@ class Ritz:
     steps: int
     dimension: int
     exhausted: bool
-    residual: float
+    residuals: np.ndarray
 
     def lower_bound(self, failure: float) -> float:
         """A lower bound on the smallest eigenvalue, wrong with probability at most ``failure``.
@@ -45,11 +46,16 @@ class Ritz:
         the spectrum: applied to both ends it bounds the spread as well.  -inf where the steps do not suffice for that.
         """
         span = float(self.values[-1] - self.values[0])
-        eps = (np.log(1.648 * np.sqrt(self.dimension) * 2 / failure) / (2 * self.steps - 1)) ** 2
+        eps = relative_error(self.steps, self.dimension, failure)
         rounding = 1e-14 * float(np.abs(self.values).max())
         if self.exhausted:
             return float(self.values[0]) - rounding
         return float(self.values[0]) - eps / (1 - 2 * eps) * span - rounding if eps < 0.49 else -np.inf
+
+
+def relative_error(steps: int, dimension: int, failure: float) -> float:
+    """The error of Lanczos at one end of the spectrum, as a part of its spread, but for probability ``failure / 2``."""
+    return float((np.log(1.648 * np.sqrt(dimension) * 2 / failure) / (2 * steps - 1)) ** 2)
 
 
 def lanczos(
@@ -62,11 +68,12 @@ def lanczos(
     deflate: np.ndarray | None = None,
     vectors: int = 1,
     enough: Callable[[Ritz], bool] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Ritz:
     """Run Lanczos with ``mul`` on the complement of the orthonormal columns ``deflate`` (n x r).
 
-    At 64, 128, 256, ... steps ``enough(ritz)`` may end it early.  Cost: ``steps`` products, ``4 n steps^2`` flops and
-    ``n steps`` numbers for the reorthogonalisation (left out where that storage is too large).
+    At the steps `LOOKS` ``enough(ritz)`` may end it, from 64 steps on ``stop()`` may as well.  Cost: ``steps`` products,
+    ``2 n steps^2`` flops and ``n steps`` numbers for the reorthogonalisation (left out where that storage is too large).
     """
     Q = np.zeros((n, 0), dtype) if deflate is None else deflate
     free = n - Q.shape[1]
@@ -86,22 +93,20 @@ def lanczos(
         basis[j if store else 0] = q
         w = complement(mul(q))
         alpha[j] = np.vdot(q, w).real
-        if store:
-            V = basis[: j + 1]
-            for _ in range(2):  # twice is enough (Daniel, Gragg, Kaufman, Stewart, 1976), once unless much cancels
-                before = np.linalg.norm(w)
-                w = complement(w - V.T @ (V.conj() @ w))
-                if np.linalg.norm(w) > 0.1 * before:
-                    break
-        else:
-            w = w - alpha[j] * q - (beta[j - 1] if j else 0.0) * previous
+        w = w - alpha[j] * q - (beta[j - 1] if j else 0.0) * previous
         beta[j] = np.linalg.norm(w)
+        for _ in range(3 if store else 0):  # twice is enough (Daniel, Gragg, Kaufman, Stewart, 1976), once unless much cancels
+            V = basis[: j + 1]
+            w = complement(w - V.T @ (V.conj() @ w))
+            before, beta[j] = beta[j], np.linalg.norm(w)
+            if beta[j] > 0.7 * before:
+                break
         scale = max(scale, abs(alpha[j]), beta[j])
         exhausted = exhausted or j + 1 == free or beta[j] <= 1e-13 * scale
-        checkpoint = enough is not None and j + 1 >= 64 and (j + 1) & j == 0
-        if exhausted or j + 1 == steps or checkpoint:
+        last = exhausted or j + 1 == steps or (stop is not None and j + 1 >= LOOKS[0] and j % 8 == 7 and stop())
+        if last or (enough is not None and j + 1 in LOOKS):
             ritz = _ritz(alpha[: j + 1], beta[: j + 1], basis if store else None, vectors, free, exhausted, dtype)
-            if exhausted or j + 1 == steps or (enough is not None and enough(ritz)):
+            if last or (enough is not None and enough(ritz)):
                 return ritz
         previous, q = q, w / beta[j]
     raise ValueError("no step to take: the deflated space is the whole space")
@@ -116,4 +121,4 @@ def _ritz(
     p = min(vectors, len(alpha))
     V = np.zeros((0, 0), dtype) if basis is None else basis[: len(alpha)].T @ s[:, :p]
     complex_ = np.dtype(dtype).kind == "c"
-    return Ritz(values, V, len(alpha), 2 * free if complex_ else free, exhausted, float(beta[-1] * abs(s[-1, 0])))
+    return Ritz(values, V, len(alpha), 2 * free if complex_ else free, exhausted, beta[-1] * np.abs(s[-1, :p]))

@@ -60,6 +60,9 @@ class Record:
     def elapsed(self) -> float:
         return time.perf_counter() - self.start
 
+    def out_of_time(self) -> bool:
+        return self.max_time is not None and self.elapsed >= self.max_time
+
     def add(self, model: LocalModel, info: dict[str, Any], products: int, gap: float = np.nan) -> Status | None:
         """Note one iterate; returns the limit that it reached, if any."""
         self.products = products
@@ -75,7 +78,7 @@ class Record:
                 self.callback(model, info)
             except StopIteration:
                 return Status.INTERRUPTED
-        if self.max_time is not None and self.elapsed >= self.max_time:
+        if self.out_of_time():
             return Status.MAX_TIME
         return Status.MAX_ITER if self.max_iter is not None and self.nit >= self.max_iter else None
 

@@ -286,12 +286,14 @@ def spectral_norm(C: Operator, steps: int = 12) -> float:
     """
     q = _gaussian(np.random.default_rng(0), C.n, C.dtype)
     q /= np.linalg.norm(q)
-    alpha, beta, previous = [], [], np.zeros_like(q)
+    alpha: list[float] = []
+    beta: list[float] = []
+    previous = np.zeros_like(q)
     for _ in range(min(steps, C.n)):
         w = C.mul(q)
         if beta:
             w = w - beta[-1] * previous
-        alpha.append(np.vdot(q, w).real)
+        alpha.append(float(np.vdot(q, w).real))
         w = w - alpha[-1] * q
         size = float(np.linalg.norm(w))
         if size <= 1e-12 * max(map(abs, alpha)) or size == 0:

@@ -15,7 +15,7 @@ import numpy as np
 
 from .manifolds import Manifold, Oblique
 from .manifolds.base import inner
-from .operators import Operator, SparseOperator, as_operator, spectral_norm
+from .operators import SparseOperator, as_operator, spectral_norm
 
 
 class Term:
@@ -33,6 +33,12 @@ class Term:
 
     def half_hess(self, Y: np.ndarray, U: np.ndarray) -> np.ndarray:
         raise NotImplementedError
+
+    def slack_mul(self, Y: np.ndarray, V: np.ndarray) -> np.ndarray:
+        raise TypeError(f"{type(self).__name__} does not act on X, so there is no slack and no certificate")
+
+    def dual_value(self, Y: np.ndarray) -> float:
+        raise TypeError(f"{type(self).__name__} does not act on X, so there is no dual value and no certificate")
 
 
 class Problem:
@@ -74,6 +80,7 @@ class Problem:
         self.C, self.manifold, self.terms = C, manifold, tuple(terms)
         self.blocks = blocks if blocks is not None else [slice(0, C.n)]
         self.cost_scale = cost_scale
+        self.cache: dict[str, Any] = {}  # what certificates keep from one point to the next
         if norm_C is not None:
             self.norm_C = float(norm_C)
 

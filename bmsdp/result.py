@@ -191,7 +191,7 @@ class Result:
     def load(cls, path: str | os.PathLike[str]) -> Result:
         """Read what `save` wrote; ValueError names the file where it is something else."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
                 arrays = {k: file[k] for k in file.files}
             plain = json.loads(str(arrays.pop("meta")))
             if plain.pop("format") > FORMAT:
@@ -203,9 +203,7 @@ class Result:
                 rays = {"vector": arrays.pop("certificate_vector"), "dual": arrays.pop("certificate_dual")}
                 certificate = Certificate(**certificate, **rays)
             return cls(**arrays, **plain, status=status, history=history, certificate=certificate)
-        except (KeyError, TypeError, ValueError, EOFError, AttributeError) as error:
+        except Exception as error:  # damaged bytes raise anything: zlib.error, BadZipFile, tokenize errors, ...
+            if isinstance(error, OSError) and error.filename is not None:
+                raise
             raise ValueError(f"{path}: not a bmsdp result ({error}); write one with Result.save or --out") from None
-        except Exception as error:
-            if type(error).__name__ == "BadZipFile":
-                raise ValueError(f"{path}: not a bmsdp result ({error}); write one with Result.save or --out") from None
-            raise

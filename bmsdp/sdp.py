@@ -195,7 +195,7 @@ def _start(warm: Any, problem: Problem, found: Recognised | None, rank: int | No
     if least > Y.shape[1]:  # new columns get noise: zero columns would stay zero
         more = rng.standard_normal((problem.n, least - Y.shape[1])) * 1e-2 * np.linalg.norm(Y) / np.sqrt(Y.size)
         Y = np.concatenate([Y, more.astype(problem.dtype)], axis=1)
-    empty = ~Y.any(axis=1)
+    empty = np.asarray(~Y.any(axis=1))
     Y = np.where(empty[:, None], problem.random_point(Y.shape[1], rng), Y)
     return problem.manifold.retract(Y, np.zeros_like(Y))
 

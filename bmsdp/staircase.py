@@ -5,6 +5,7 @@ Boumal, "A Riemannian low-rank method for optimization over semidefinite matrice
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -40,7 +41,9 @@ class _Stair:
 
     def __init__(self, tol: float, rigor: str | None, rng: np.random.Generator, record: Record, keep: bool):
         self.tol, self.rigor, self.rng, self.record, self.keep = tol, rigor, rng, record, keep
-        self.certificate: Certificate | None = None
+        self.certificate: Certificate | None = None  # of the last point
+        self.best: Certificate | None = None  # the highest bound met: a bound holds whatever point it came from
+        self.guesses = 0
         self.curved = False
         self.stages: list[dict[str, Any]] = []
 
@@ -57,9 +60,11 @@ class _Stair:
             return None
         if size <= 1e-13:
             return None
-        # the Rayleigh quotient tells how far off the proof is better than a bound does that stopped early
         scale = max(abs(model.cost), model.cost_scale)
         missing = (model.cost - model.dual_value - min(found.eig_min, 0.0) * model.problem.n) / scale
+        if missing <= 0.1 * self.tol and size <= 0.01 * self.tol:
+            return None  # the point is good: what lacks is resolution of the eigenvalue bound, which descent cannot mend
+        missing = found.gap if np.isfinite(found.gap) else missing
         return size * float(np.clip(np.sqrt(self.tol / max(missing, self.tol)), 0.1, 0.7))
 
     def _is_curved(self, model: LocalModel, found: Certificate) -> bool:
@@ -72,9 +77,12 @@ class _Stair:
 
     def prove(self, model: LocalModel, final: bool) -> Certificate:
         assert self.rigor is not None
-        found = prove(model, self.tol, self.rigor, self.rng, final=final, vectors=8)
-        self.certificate = found
         record = self.record
+        found = prove(model, self.tol, self.rigor, self.rng, final=final, vectors=8, stop=record.out_of_time)
+        self.certificate = found
+        self.guesses += found.rigor == "probabilistic"
+        if self.best is None or found.bound > self.best.bound:
+            self.best = found
         self.stages.append({
             "rank": model.Y.shape[1], "products": record.products, "time": record.elapsed, "cost": model.cost, "bound": found.bound,
             "gap": found.gap, "eig_min": found.eig_min, "rigor": found.rigor,
@@ -141,8 +149,12 @@ def staircase(
             assert stair.certificate is not None
             Y = escape(model, stair.certificate, generator)
             look = min(look, max(model.grad_norm / model.grad_scale, 1e-13))
-        if certify is not None and (stair.certificate is None or stair.certificate.gap > tol):
+        limited = status in (Status.MAX_TIME, Status.MAX_ITER, Status.INTERRUPTED)
+        known = stair.best is not None and stair.best.bound > -np.inf
+        if certify is not None and not (limited and known) and (stair.certificate is None or stair.certificate.gap > tol):
             stair.prove(model, final=True)
+    except KeyboardInterrupt:  # during the last certificate: the point stands, without it
+        status = Status.INTERRUPTED
     finally:
         record.close()
     return _finish(problem, model, status, stair, solver, rank)
@@ -178,10 +190,23 @@ def escape(model: LocalModel, certificate: Certificate, rng: np.random.Generator
     return best.Y if best is not None else problem.manifold.retract(wide, step)
 
 
+def _best_bound(model: LocalModel, stair: _Stair) -> Certificate | None:
+    """The last certificate, with the highest bound met on the way where that is higher."""
+    found, best = stair.certificate, stair.best
+    if found is None or best is None or best is found or not best.bound > found.bound:
+        return found
+    gap_abs = model.cost - best.bound
+    return dataclasses.replace(
+        found, bound=best.bound, gap=gap_abs / max(abs(model.cost), abs(best.bound), model.cost_scale), gap_abs=gap_abs,
+        eig_min_lower=best.eig_min_lower, rigor=best.rigor, gap_rigor="estimate", dual=best.dual,
+        failure_probability=best.failure_probability * max(stair.guesses, 1),
+    )  # fmt: skip
+
+
 def _finish(
     problem: Problem, model: LocalModel, status: Status, stair: _Stair, solver: Solver, rank: int | None
 ) -> Result:
-    record, found = stair.record, stair.certificate
+    record, found = stair.record, _best_bound(model, stair)
     if found is not None and found.gap <= stair.tol and model.infeasibility <= stair.tol:
         status = Status.ESTIMATED if found.rigor == "estimate" else Status.CERTIFIED
     elif status in (Status.LOCALLY_OPTIMAL, Status.STALLED) and stair.curved:
@@ -190,10 +215,13 @@ def _finish(
         status = Status.STALLED
     if found is not None and record.rows:
         record.rows[-1] = (*record.rows[-1][:-1], found.gap)
+    message = status.value
+    if stair.rigor is None and status is Status.LOCALLY_OPTIMAL:
+        message = "critical point; no certificate was asked for"
     options = {"solver": repr(solver), "rank": rank, "tol": stair.tol, "certify": stair.rigor, "stages": stair.stages}
     return Result(
         Y=model.Y, cost=model.cost, bound=found.bound if found else -np.inf, gap=found.gap if found else np.inf,
-        dual=found.dual if found else model.mu, dual_geq=np.zeros(0), status=status, message=status.value, nit=record.nit,
+        dual=found.dual if found else model.mu, dual_geq=np.zeros(0), status=status, message=message, nit=record.nit,
         products=record.products, time=record.elapsed, history=record.history(), certificate=found, options=options,
         versions=versions(), data=Data(problem.C, problem.manifold, problem.manifold.b),
     )  # fmt: skip

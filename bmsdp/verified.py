@@ -22,7 +22,7 @@ import scipy.sparse as sp
 
 UNIT = 2.0**-53
 TINY = 2.0**-1000  # far above anything underflow can cost, far below anything that matters
-CORE_LIMIT = 6000  # rows of the dense core: 288 MB, about 7e10 flops
+CORE_LIMIT = 8000  # rows of the dense core: 512 MB, 1.7e11 flops
 SPARSE_LIMIT = 2e9  # flops of the sparse phase
 
 

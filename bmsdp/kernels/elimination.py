@@ -105,7 +105,7 @@ def _neighbours(indptr, indices):
 
 @jit(inline="always")
 def _count_outside(clique, slot, start, elements, live_element, elen, outside, tag):
-    """``outside[e] - tag <- |L_e \\ L_p|`` for every element e next to the clique L_p."""
+    r"""``outside[e] - tag <- |L_e \ L_p|`` for every element e next to the clique L_p."""
     for i in clique:
         for q in range(start[i], start[i] + elements[i]):
             e = slot[q]

@@ -14,7 +14,7 @@ def limited(threads: int) -> Iterator[int]:
     """Run parallel kernels on at most ``threads`` threads, one caller at a time; yields the number granted."""
     with _LOCK:
         before = numba.get_num_threads()
-        granted = min(threads, numba.config.NUMBA_NUM_THREADS)
+        granted = min(threads, numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
         numba.set_num_threads(granted)
         try:
             yield granted
