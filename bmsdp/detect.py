@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.sparse.csgraph import connected_components
 
 from .linear_maps import MatrixMap
 from .manifolds import Manifold, Oblique, Product, Sphere, StiefelProduct
@@ -148,6 +147,8 @@ def _stiefel_blocks(rows: _Rows, owner: np.ndarray, is_complex: bool) -> list[tu
         pairs.setdefault((int(min(i[0], j[0])), int(max(i[0], j[0]))), []).append(int(r))
     if not pairs:
         return []
+    from scipy.sparse.csgraph import connected_components
+
     i, j = np.array(list(pairs)).T
     _, label = connected_components(sp.csr_array((np.ones(len(i)), (i, j)), shape=(rows.n, rows.n)), directed=False)
     groups: dict[int, list[int]] = {}

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-import scipy.sparse.linalg as spla
 
 UNIT = 2.0**-53  # unit roundoff u
 SMALL_PRODUCT = 20_000  # entries of C times columns below which SciPy beats the compiled kernel's call
@@ -165,7 +164,7 @@ class LowRankPlusSparse(Operator):
 class ProductOperator(Operator):
     """A `scipy.sparse.linalg.LinearOperator`, taken as Hermitian after a random test of <u, Cv> = <Cu, v>."""
 
-    def __init__(self, C: spla.LinearOperator):
+    def __init__(self, C: Any):
         self.C, self.n = C, C.shape[0]
         self.dtype = np.result_type(C.dtype if C.dtype is not None else np.float64, np.float64)
         rng = np.random.default_rng(0)
@@ -268,7 +267,7 @@ def as_operator(C: Any) -> Operator:
     if sp.issparse(C):
         _check_square(C.shape)
         return _sparse(C)
-    if isinstance(C, spla.LinearOperator):
+    if hasattr(C, "matvec") and hasattr(C, "matmat"):
         _check_square(C.shape)
         return ProductOperator(C)
     try:

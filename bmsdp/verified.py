@@ -17,7 +17,6 @@ import math
 from typing import Any
 
 import numpy as np
-import scipy.linalg as la
 import scipy.sparse as sp
 
 UNIT = 2.0**-53
@@ -52,7 +51,8 @@ class Elimination:
             return None if n > CORE_LIMIT else cls(np.zeros(n + 1, np.int32), np.zeros(0, np.int32), np.arange(n), 0, 0.0)
         from .kernels.elimination import minimum_degree
 
-        perm, sparse, flops = minimum_degree(S.indptr, S.indices, SPARSE_LIMIT)
+        perm, slot, work = np.empty(n, np.int64), np.empty(S.nnz, np.int64), np.zeros((13, n + 1), np.int64)
+        sparse, flops = minimum_degree(S.indptr, S.indices, SPARSE_LIMIT, perm, slot, work)
         if sparse < 0 or n - sparse > CORE_LIMIT:
             return None
         return cls(S.indptr, S.indices, perm, sparse, flops)
@@ -89,7 +89,9 @@ class Factor:
         self.info = 0
         if stop < 0 and len(core):
             # the lower half of core is the upper half of core.T: LAPACK overwrites that one, the other keeps the input
-            (potrf,) = la.get_lapack_funcs(("potrf",), (core,))
+            from scipy.linalg import get_lapack_funcs
+
+            (potrf,) = get_lapack_funcs(("potrf",), (core,))
             self.diagonal = core.diagonal().copy()
             self.U, self.info = potrf(core.T, lower=0, overwrite_a=1, clean=0)
         self.definite = stop < 0 and self.info == 0
@@ -115,6 +117,8 @@ class Factor:
 
     def negative_direction(self) -> np.ndarray:
         """For an indefinite factor: unit v with ``v* (S + diag(t)) v <= 0`` up to rounding."""
+        from scipy.linalg import cho_solve
+
         from .kernels.elimination import solve_transposed
 
         tree = self.tree
@@ -125,7 +129,7 @@ class Factor:
         else:
             r = self.info - 1
             column = self.U[r, :r]  # untouched half: row r of core.T
-            w = la.cho_solve((self.U[:r, :r], False), column.conj(), check_finite=False) if r else column
+            w = cho_solve((self.U[:r, :r], False), column.conj(), check_finite=False) if r else column
             x[tree.sparse : tree.sparse + r] = -w.conj() if r else 0
             x[tree.sparse + r] = 1
             solve_transposed(tree.pointer, self.rows, self.values, x)
@@ -135,6 +139,8 @@ class Factor:
 
     def solve(self, v: np.ndarray) -> np.ndarray:
         """``(S + diag(t))^{-1} v`` for a definite factor."""
+        from scipy.linalg import cho_solve
+
         from .kernels.elimination import solve_forward, solve_transposed
 
         tree = self.tree
@@ -142,7 +148,7 @@ class Factor:
         solve_forward(tree.pointer, self.rows, self.values, x)
         x[: tree.sparse] /= self.D
         if tree.core:
-            tail = la.cho_solve((self.U, False), x[tree.sparse :].conj(), check_finite=False)
+            tail = cho_solve((self.U, False), x[tree.sparse :].conj(), check_finite=False)
             x[tree.sparse :] = tail.conj()
         solve_transposed(tree.pointer, self.rows, self.values, x)
         out = np.empty_like(x)

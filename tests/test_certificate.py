@@ -144,7 +144,9 @@ def test_bound_never_exceeds_the_optimum(name, rng):
             assert abs(np.vdot(v, S @ v).real - found.eig_min) <= 1e-12 * unit, told
 
 
-@pytest.mark.parametrize("name", [name for name in ONES if "operator" not in name and "lowrank" not in name and "near" not in name])
+@pytest.mark.parametrize(
+    "name", [name for name in ONES if "operator" not in name and "lowrank" not in name and "near" not in name]
+)
 def test_optimum_is_proved(name, rng):
     problem = ONES[name](rng)
     optimum, optimal = reference(problem)
@@ -154,7 +156,9 @@ def test_optimum_is_proved(name, rng):
 
 
 @pytest.mark.parametrize("tol", [1e-4, 1e-6, 1e-9, 1e-12])
-@pytest.mark.parametrize("make", [lambda: gallery.ocarroll(4), lambda: gallery.n_gon(7, 2.0), lambda: gallery.complex_triangle(2.0)])
+@pytest.mark.parametrize(
+    "make", [lambda: gallery.ocarroll(4), lambda: gallery.n_gon(7, 2.0), lambda: gallery.complex_triangle(2.0)]
+)
 def test_gap_at_an_exact_optimum(make, tol):
     C, _, optimum = make()
     problem = Problem(C, Oblique(np.ones(len(C))))
@@ -438,7 +442,9 @@ def unit_matrix(n, i, j, v=1.0):
 
 def test_exact_psd_test_itself():
     assert is_psd_exactly(fractions(np.ones((3, 3)))) and not is_psd_exactly(fractions(np.ones((3, 3)) - 2.0**-50 * np.eye(3)))
-    assert not is_psd_exactly(fractions(np.array([[0.0, 1], [1, 5]]))) and is_psd_exactly(fractions(np.array([[1, 1j], [-1j, 1]])))
+    assert not is_psd_exactly(fractions(np.array([[0.0, 1], [1, 5]]))) and is_psd_exactly(
+        fractions(np.array([[1, 1j], [-1j, 1]]))
+    )
 
 
 @pytest.mark.parametrize("complex_", [False, True])
@@ -565,6 +571,6 @@ def test_two_thousand_trials(rigor, count):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("seed, rigor", enumerate(["verified"] * 5 + ["auto"] * 2 + ["probabilistic"] * 3, 1))
+@pytest.mark.parametrize("seed, rigor", list(enumerate(["verified"] * 5 + ["auto"] * 2 + ["probabilistic"] * 3, 1)))
 def test_hundred_thousand_trials(seed, rigor):
     assert trials(10_000, seed, rigor) == []

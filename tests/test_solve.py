@@ -67,7 +67,13 @@ def test_signature_is_frozen():
 
 @pytest.mark.parametrize(
     "keywords",
-    [{"A_geq": [np.eye(3)], "b_geq": [1]}, {"b_geq": [1]}, {"blocks": [slice(0, 3)]}, {"trace_bound": 3.0}, {"perturbation": 1e-3}],
+    [
+        {"A_geq": [np.eye(3)], "b_geq": [1]},
+        {"b_geq": [1]},
+        {"blocks": [slice(0, 3)]},
+        {"trace_bound": 3.0},
+        {"perturbation": 1e-3},
+    ],
 )
 def test_keywords_of_later_parts(keywords):
     with pytest.raises(NotImplementedError, match=f"{next(iter(keywords))} is not available yet"):
@@ -681,7 +687,13 @@ def test_disconnected_graph_and_isolated_vertices():
 
 @pytest.mark.parametrize("solver", [None, bmsdp.solvers.TrustRegion(), bmsdp.solvers.LBFGS(), bmsdp.solvers.GradientDescent()])
 def test_no_edges_one_vertex(solver):
-    for C in (np.zeros((4, 4)), sp.csr_array((4, 4)), np.zeros((1, 1)), sp.csr_array((1, 1)), spla.aslinearoperator(np.zeros((3, 3)))):
+    for C in (
+        np.zeros((4, 4)),
+        sp.csr_array((4, 4)),
+        np.zeros((1, 1)),
+        sp.csr_array((1, 1)),
+        spla.aslinearoperator(np.zeros((3, 3))),
+    ):
         result = bmsdp.solve(C, rng=0, solver=solver)
         assert result.status is Status.CERTIFIED and result.cost == 0 and result.bound == 0 and result.gap == 0
     for C in (np.array([[2.0]]), [[-3]], np.array([[1.5 + 0j]])):

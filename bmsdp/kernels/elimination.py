@@ -12,7 +12,7 @@ import numpy as np
 from ._jit import jit
 
 
-@jit(inline="always")
+@jit
 def _unlink(v, d, head, after, before):
     if before[v] >= 0:
         after[before[v]] = after[v]
@@ -22,7 +22,7 @@ def _unlink(v, d, head, after, before):
         before[after[v]] = before[v]
 
 
-@jit(inline="always")
+@jit
 def _link(v, d, head, after, before):
     before[v] = -1
     after[v] = head[d]
@@ -31,36 +31,36 @@ def _link(v, d, head, after, before):
     head[d] = v
 
 
-@jit(inline="always")
-def _gather_clique(p, slot, start, elements, length, alive, live_element, eptr, elen, mark, pool, top):
+@jit
+def _gather_clique(p, slot, start, elements, length, dead, live_element, eptr, elen, mark, pool, top):
     """Append to ``pool`` the remaining neighbours of pivot p: its variables, and those of the elements it absorbs."""
     for q in range(start[p], start[p] + length[p]):
         v = slot[q]
         if q < start[p] + elements[p]:
-            if live_element[v]:
+            if live_element[v] == 1:
                 for t in range(eptr[v], eptr[v] + elen[v]):
                     u = pool[t]
-                    if alive[u] and mark[u] != p:
+                    if dead[u] == 0 and mark[u] != p:
                         mark[u] = p
                         pool[top] = u
                         top += 1
-                live_element[v] = False
-        elif alive[v] and mark[v] != p:
+                live_element[v] = 0
+        elif dead[v] == 0 and mark[v] != p:
             mark[v] = p
             pool[top] = v
             top += 1
     return top
 
 
-@jit(inline="always")
-def _update_lists(i, p, size, slot, start, elements, length, alive, live_element, mark, outside, tag):
+@jit
+def _update_lists(i, p, size, slot, start, elements, length, dead, live_element, mark, outside, tag):
     """Replace in i's list what the new element p covers; returns the approximate external degree of i."""
     s = start[i]
     a = s
     degree = size - 1
     for q in range(s, s + elements[i]):
         e = slot[q]
-        if live_element[e]:
+        if live_element[e] == 1:
             extra = outside[e] - tag
             if extra > 0:
                 slot[a] = e
@@ -70,7 +70,7 @@ def _update_lists(i, p, size, slot, start, elements, length, alive, live_element
     held = -1  # the first kept variable, set aside so that p can take its place behind the elements
     for q in range(s + elements[i], s + length[i]):
         v = slot[q]
-        if alive[v] and mark[v] != p:
+        if dead[v] == 0 and mark[v] != p:
             if held < 0:
                 held = v
             else:
@@ -86,12 +86,10 @@ def _update_lists(i, p, size, slot, start, elements, length, alive, live_element
 
 
 @jit
-def _neighbours(indptr, indices):
-    """Each vertex's neighbours in a slot of their own, without the diagonal: (slot, start, length)."""
+def _start(indptr, indices, slot, work):
+    """Each vertex's neighbours in a slot of its own, without the diagonal, and the lists of equal degree."""
+    start, length, degree, head, after, before, mark = work[0], work[1], work[2], work[3], work[4], work[5], work[6]
     n = len(indptr) - 1
-    slot = np.empty(len(indices), np.int64)
-    start = np.empty(n, np.int64)
-    length = np.zeros(n, np.int64)
     position = 0
     for i in range(n):
         start[i] = position
@@ -99,41 +97,39 @@ def _neighbours(indptr, indices):
             if indices[p] != i:
                 slot[position] = indices[p]
                 position += 1
-        length[i] = position - start[i]
-    return slot, start, length
+        length[i] = degree[i] = position - start[i]
+        head[i] = mark[i] = -1
+    for i in range(n - 1, -1, -1):
+        _link(i, degree[i], head, after, before)
 
 
-@jit(inline="always")
+@jit
 def _count_outside(clique, slot, start, elements, live_element, elen, outside, tag):
     r"""``outside[e] - tag <- |L_e \ L_p|`` for every element e next to the clique L_p."""
     for i in clique:
         for q in range(start[i], start[i] + elements[i]):
             e = slot[q]
-            if live_element[e]:
+            if live_element[e] == 1:
                 if outside[e] < tag:
                     outside[e] = tag + elen[e]
                 outside[e] -= 1
 
 
 @jit
-def minimum_degree(indptr, indices, budget):
+def minimum_degree(indptr, indices, budget, perm, slot, work):
     """Approximate minimum-degree ordering that stops at a dense core.
 
     ``indptr, indices``: pattern of a Hermitian CSR matrix (diagonal entries ignored).  ``budget`` bounds the flops of the
-    sparse phase.  Returns ``(perm, sparse, flops)``: the first ``sparse`` pivots, then the core in natural order;
-    ``sparse = -1`` when the budget ran out.  Amestoy, Davis, Duff, SIAM J. Matrix Anal. Appl. 17 (1996), without supervariables.
+    sparse phase.  ``perm`` (n) receives the pivots, then the core in natural order; ``slot`` (nnz) and ``work`` (13 x n + 1, zero)
+    are workspace.  Returns ``(sparse, flops)``, the number of pivots before the core, -1 when the budget ran out.
+    Amestoy, Davis, Duff, SIAM J. Matrix Anal. Appl. 17 (1996), without supervariables.
     """
-    slot, start, length = _neighbours(indptr, indices)
-    n = len(start)
-    elements, degree = np.zeros(n, np.int64), length.copy()
-    head, after, before = np.full(n + 1, -1, np.int64), np.full(n, -1, np.int64), np.full(n, -1, np.int64)
-    for i in range(n - 1, -1, -1):
-        _link(i, degree[i], head, after, before)
+    _start(indptr, indices, slot, work)
+    start, length, degree, head, after, before, mark = work[0], work[1], work[2], work[3], work[4], work[5], work[6]
+    elements, eptr, elen, outside, dead, live_element = work[7], work[8], work[9], work[10], work[11], work[12]
+    n = len(perm)
     pool, top = np.empty(2 * len(indices) + n, np.int64), 0
-    eptr, elen = np.zeros(n, np.int64), np.zeros(n, np.int64)
-    alive, live_element = np.ones(n, np.bool_), np.zeros(n, np.bool_)
-    mark, outside, tag = np.full(n, -1, np.int64), np.zeros(n, np.int64), 1
-    perm, done, lowest, flops = np.empty(n, np.int64), 0, 0, 0.0
+    tag, done, lowest, flops = 1, 0, 0, 0.0
     while done < n:
         while lowest < n and head[lowest] < 0:
             lowest += 1
@@ -141,32 +137,40 @@ def minimum_degree(indptr, indices, budget):
             break
         p = head[lowest]
         _unlink(p, lowest, head, after, before)
-        alive[p] = False
+        dead[p] = 1
         if top + n - done > len(pool):
-            pool = np.concatenate((pool[:top], np.empty(len(pool) + n, np.int64)))
+            grown = np.empty(2 * len(pool) + n, np.int64)
+            for t in range(top):
+                grown[t] = pool[t]
+            pool = grown
         mark[p] = p
         eptr[p] = top
-        top = _gather_clique(p, slot, start, elements, length, alive, live_element, eptr, elen, mark, pool, top)
+        top = _gather_clique(p, slot, start, elements, length, dead, live_element, eptr, elen, mark, pool, top)
         size = top - eptr[p]
         elen[p] = size
-        live_element[p] = True
+        live_element[p] = 1
         perm[done] = p
         done += 1
         flops += float(size) * size
         if flops > budget:
-            return perm, -1, flops
+            return -1, flops
         clique = pool[eptr[p] : top]
         _count_outside(clique, slot, start, elements, live_element, elen, outside, tag)
-        for i in clique:
-            d = _update_lists(i, p, size, slot, start, elements, length, alive, live_element, mark, outside, tag)
+        for t in range(size):
+            i = clique[t]
+            d = _update_lists(i, p, size, slot, start, elements, length, dead, live_element, mark, outside, tag)
             d = min(d, degree[i] + size - 1, n - done - 1)
             _unlink(i, degree[i], head, after, before)
             degree[i] = d
             _link(i, d, head, after, before)
             lowest = min(lowest, d)
         tag += n + 1
-    perm[done:] = np.flatnonzero(alive)
-    return perm, done, flops
+    rest = done
+    for i in range(n):
+        if dead[i] == 0:
+            perm[rest] = i
+            rest += 1
+    return done, flops
 
 
 @jit

@@ -18,7 +18,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pymanopt
 import scipy.sparse as sp
+from pymanopt.manifolds import Oblique, Stiefel
+from pymanopt.optimizers import TrustRegions
+from scipy.optimize import minimize
 
 import bmsdp
 from bmsdp.problem import LocalModel, Problem
@@ -120,10 +124,6 @@ def pymanopt_trust_regions(problem: Problem, rank: int, watch: Watch, seed: int)
     Given radii are scaled into C.  Complex rows of C^k are real rows of R^2k.  The product with C at the last point is kept,
     which pymanopt itself would repeat for cost, gradient and every Hessian.
     """
-    import pymanopt
-    from pymanopt.manifolds import Oblique, Stiefel
-    from pymanopt.optimizers import TrustRegions
-
     C, radius = _cost(problem)
     k, n, complex_ = rank, problem.n, problem.C.is_complex
     if isinstance(problem.manifold, bmsdp.StiefelProduct):
@@ -174,8 +174,6 @@ def pymanopt_trust_regions(problem: Problem, rank: int, watch: Watch, seed: int)
 
 def scipy_lbfgs(problem: Problem, rank: int, watch: Watch, seed: int) -> Run | None:
     """SciPy's L-BFGS-B over all Z, ``Y = Z`` with its rows normalised; None where rows are tied into Stiefel blocks."""
-    from scipy.optimize import minimize
-
     if isinstance(problem.manifold, bmsdp.StiefelProduct):
         return None
     C, radius = _cost(problem)
