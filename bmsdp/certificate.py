@@ -71,6 +71,17 @@ class Slack:
         out = self.model.slack_mul(V.reshape(len(V), -1))
         return root * out.reshape(V.shape)
 
+    def product_error(self) -> float:
+        """A bound on the rounding of products with ``W^{-1/2} S W^{-1/2}``, relative to unit vectors."""
+        problem = self.model.problem
+        n, matrix = problem.n, problem.C.matrix()
+        reach = problem.C.abs_mul(np.ones(n))
+        longest = int(np.diff(matrix.indptr).max(initial=0)) if sp.issparse(matrix) else n
+        size = problem.norm_C * np.ones(n) if reach is None else reach
+        A = self.manifold.matrix(self.model.mu)
+        multipliers = np.asarray(abs(A).sum(axis=1)).ravel() if A is not None else np.abs(self.model.mu).max()
+        return 4 * (longest + 20) * UNIT * float(np.max((size + multipliers) / self.weight))
+
     def feasible_dual(self, t: float, extra: np.ndarray) -> tuple[float, np.ndarray]:
         """``(bound, dual)`` for ``mu - w`` with ``A*(w) >= t W + diag(extra)``, the bound rounded down."""
         model, b = self.model, self.manifold.b
@@ -111,10 +122,10 @@ def certify(
     if rigor not in ("auto", "verified", "probabilistic", "estimate"):
         raise ValueError(f'rigor = {rigor!r}; it must be "auto", "verified", "probabilistic" or "estimate"')
     problem, n = model.problem, model.problem.n
-    reach = problem.C.abs_mul(np.ones(n))
-    if reach is not None and not reach.any() and not problem.terms:  # C = 0
-        zero = np.zeros(problem.manifold.m)
-        return _certificate(model, 0.0, zero, 0.0, np.zeros(n, problem.dtype), "verified", 0.0, 0.0)
+    if problem.norm_C == 0 and not problem.terms:  # C = 0
+        entries = problem.C.abs_mul(np.ones(n))
+        known = ("verified", 0.0) if entries is not None and not entries.any() else ("probabilistic", FAILURE)
+        return _certificate(model, 0.0, np.zeros(problem.manifold.m), 0.0, np.zeros(n, problem.dtype), *known, 0.0)
     if problem.manifold.shift is None or any(type(term).slack_mul is Term.slack_mul for term in problem.terms):
         return _certificate(model, -np.inf, model.mu, -np.inf, np.zeros(n), "estimate", np.nan)
     slack = Slack(model)
@@ -227,9 +238,9 @@ class Probe:
             theta = float(ritz.values[0] - ritz.residuals[0])
         else:
             theta = ritz.lower_bound(FAILURE / (2 * len(LOOKS)))
-        if not self.Q.shape[1] or not np.isfinite(theta):
-            return theta
-        return 0.5 * (self.a + theta) - float(np.hypot(0.5 * (self.a - theta), self.e))
+        if self.Q.shape[1] and np.isfinite(theta):
+            theta = 0.5 * (self.a + theta) - float(np.hypot(0.5 * (self.a - theta), self.e))
+        return theta - self.slack.product_error()
 
     def extend(self) -> None:
         """Deflate the converged Ritz vectors as well: what remains has a larger smallest eigenvalue, seen in fewer steps."""
@@ -266,9 +277,9 @@ def _refuted(probe: Probe, final: bool) -> Certificate:
     for _ in range(100):  # Ritz values err on the unsafe side: raise t until the factorisation goes through
         factor, diagonal = slack.factor(t)
         if factor.definite:
-            break
+            return _proved(slack, t, factor, diagonal, eig, vector, escape)
         t *= 1.5
-    return _proved(slack, t, factor, diagonal, eig, vector, escape)
+    return _certificate(model, -np.inf, model.mu, eig, vector, "estimate", np.nan, -np.inf, escape)
 
 
 def _lanczos_bound(probe: Probe, final: bool) -> Certificate:
@@ -322,10 +333,11 @@ def _cost_above(model: LocalModel) -> tuple[float, str]:
     reach = C.abs_mul(size)
     if reach is None:
         return model.cost, "estimate"
-    k = Y.shape[1] * (3 if np.iscomplexobj(Y) else 1)
-    d = model.problem.manifold.defect(Y) + 8 * (k + 4) * UNIT * size
+    field = 3 if np.iscomplexobj(Y) else 1
+    k = Y.shape[1] * field
+    d = model.problem.manifold.defect(Y) + (k + 6) * UNIT * size
     spread = 2 * float(d @ reach) + float(d @ C.abs_mul(d))
     matrix = C.matrix()
     terms = int(np.diff(matrix.indptr).max(initial=0)) if sp.issparse(matrix) else model.problem.n
-    rounding = 2 * (3 * terms + k + 20 + C.rounding) * UNIT * float(size @ reach)
+    rounding = (field * terms + k + 6 + C.rounding) * UNIT * float(size @ reach)
     return sum_up(row_dot(C.mul(Y), Y)) + 1.001 * (spread + rounding), "verified"

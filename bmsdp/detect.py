@@ -65,7 +65,7 @@ def detect_manifold(A: MatrixMap, b: np.ndarray, is_complex: bool) -> Recognised
             rows.duplicate(j, int(owner[i]))
         else:
             owner[i] = j
-    spheres = [int(j) for j in np.flatnonzero(rows.diagonal & ~single) if not rows.is_copy[j]]
+    spheres = _spheres(rows, np.flatnonzero(rows.diagonal & ~single))
     blocks = _stiefel_blocks(rows, owner, is_complex)
     covered = np.zeros(A.n, int)
     covered[owner >= 0] += 1
@@ -130,11 +130,26 @@ class _Rows:
         x, y = self.b[r] / self.coefficient(r), self.b[first] / self.coefficient(first)
         if abs(x - y) > 1e-12 * abs(y):
             i = self.first[r]
-            raise ValueError(f"rows {first} and {r} contradict each other: X_{i},{i} = {y:.6g} and {x:.6g}; remove one")
+            raise ValueError(f"rows {first} and {r} contradict each other: X_{i},{i} = {y:.17g} and {x:.17g}; remove one")
         self.is_copy[r] = True
 
     def naming(self, i: int) -> int:
         return int(np.searchsorted(self.pointer, np.flatnonzero((self.i == i) & (self.j == i))[-1], side="right")) - 1
+
+
+def _spheres(rows: _Rows, candidates: np.ndarray) -> list[int]:
+    """The rows with more than one diagonal entry, proportional ones kept once."""
+    first: dict[tuple[bytes, bytes], int] = {}
+    for r in map(int, candidates):
+        i, _, a = rows.entries(r)
+        order = np.argsort(i)
+        same = first.setdefault((i[order].tobytes(), np.round((a / a[order[0]]).real[order], 12).tobytes()), r)
+        if same != r:
+            x, y = rows.b[r] / a[order[0]].real, rows.b[same] / rows.coefficient(same)
+            if abs(x - y) > 1e-12 * abs(y):
+                raise ValueError(f"rows {same} and {r} contradict each other: they fix one trace to {y:.17g} and {x:.17g}; remove one")
+            rows.is_copy[r] = True
+    return [r for r in first.values()]
 
 
 def _stiefel_blocks(rows: _Rows, owner: np.ndarray, is_complex: bool) -> list[tuple[np.ndarray, dict[tuple[int, int], list[int]]]]:
@@ -159,14 +174,19 @@ def _stiefel_blocks(rows: _Rows, owner: np.ndarray, is_complex: bool) -> list[tu
     for members in groups.values():
         inside = {(a, c): pairs.get((a, c), []) for a in members for c in members if a < c}
         for (a, c), fixing in inside.items():
-            values = [rows.entries(r)[2][0] for r in fixing]
-            rank = np.linalg.matrix_rank(np.array([[v.real, v.imag] for v in values])) if values else 0
-            if rank < needed:
+            chosen: list[int] = []
+            for r in fixing:  # a basis of the field over R, the other rows being copies
+                values = np.array([rows.entries(q)[2][0] for q in [*chosen, r]])
+                if len(chosen) < needed and np.linalg.matrix_rank(np.stack([values.real, values.imag])) > len(chosen):
+                    chosen.append(r)
+                else:
+                    rows.is_copy[r] = True
+            if len(chosen) < needed:
+                some = fixing or next(found for found in inside.values() if found)
                 raise NotImplementedError(
-                    f"rows {fixing} fix part of the block {members} of X but leave X_{a},{c} free; {LATER}"
+                    f"row {some[0]} of A fixes part of the block {members} of X but leaves {'part of ' if fixing else ''}"
+                    f"X_{a},{c} free; {LATER}"
                 )
-            if len(fixing) > needed:
-                rows.is_copy[fixing[needed:]] = True
         blocks.append((np.array(members), inside))
     return blocks
 

@@ -67,7 +67,7 @@ def as_linear_map(A: Any, n: int) -> LinearMap:
         if A.ndim != 2 or A.shape[1] != n * n:
             raise ValueError(f"stacked A has shape {A.shape}; it must be m x n^2 = m x {n * n}, row j being A_j.ravel()")
         rows = sp.csr_array(A)
-    elif isinstance(A, Sequence) or (isinstance(A, np.ndarray) and A.ndim == 3):
+    elif (isinstance(A, Sequence) and not isinstance(A, (str, bytes))) or (isinstance(A, np.ndarray) and A.ndim == 3):
         rows = _stack(A, n)
     else:
         raise ValueError(f"A is a {type(A).__name__}; pass a sequence of {n} x {n} matrices, or one stacked m x {n * n} sparse array")

@@ -6,6 +6,7 @@ Every operator is Hermitian and offers ``mul(Y)``; ``matrix()`` (None when there
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,12 @@ class Operator:
         """``|C| v``, entrywise absolute values, for v (n,) >= 0; None without entries."""
         return None
 
+    def as_complex(self) -> Operator:
+        """The same matrix, acting on complex factors."""
+        out = copy.copy(self)
+        out.dtype = np.dtype(np.complex128)
+        return out
+
     def congruence(self, scale: np.ndarray, perm: np.ndarray) -> Operator:
         """``C'`` with ``C'_ij = scale_i scale_j C[perm_i, perm_j]``."""
         return _Congruence(self, scale, perm)
@@ -73,6 +80,9 @@ class DenseOperator(Operator):
 
     def abs_mul(self, v: np.ndarray) -> np.ndarray:
         return np.abs(self.C) @ v
+
+    def as_complex(self) -> Operator:
+        return DenseOperator(self.C.astype(np.complex128), self.rounding)
 
     def congruence(self, scale: np.ndarray, perm: np.ndarray) -> Operator:
         return DenseOperator(self.C[np.ix_(perm, perm)] * scale[:, None] * scale, self.rounding + 2)
@@ -107,6 +117,9 @@ class SparseOperator(Operator):
 
     def abs_mul(self, v: np.ndarray) -> np.ndarray:
         return abs(self.C) @ v
+
+    def as_complex(self) -> Operator:
+        return SparseOperator(self.C.astype(np.complex128), self.rounding)
 
     def congruence(self, scale: np.ndarray, perm: np.ndarray) -> Operator:
         D = sp.diags_array(scale)

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from .manifolds import Manifold, Oblique
 from .manifolds.base import inner
@@ -74,6 +75,10 @@ class Problem:
         C = as_operator(C)
         if C.n != manifold.n:
             raise ValueError(f"C is {C.n} x {C.n} but the manifold has {manifold.n} rows; they must agree")
+        for part in getattr(manifold, "parts", [manifold]):
+            if getattr(part, "is_complex", C.is_complex) != C.is_complex:
+                field = ("real", "complex") if part.is_complex else ("complex", "real")
+                raise ValueError(f"C is {field[0]} but {type(part).__name__} has {field[1]} blocks; set is_complex={C.is_complex}")
         if threads != C.threads:
             C = copy.copy(C)
             C.threads = threads
@@ -202,7 +207,11 @@ class LocalModel:
         C, A = self.problem.C.matrix(), self.problem.manifold.matrix(self.mu)
         if C is None or A is None or self.problem.terms:
             return None
-        return C - A.toarray() if isinstance(C, np.ndarray) else (C - A).tocsr()
+        if isinstance(C, np.ndarray):
+            return C - A.toarray()
+        C, A = C.tocoo(), A.tocoo()  # summed as triplets, entries that cancel stay in the pattern: it is the same at every Y
+        rows, columns = (np.concatenate(pair) for pair in zip(C.coords, A.coords, strict=True))
+        return sp.coo_array((np.concatenate([C.data, -A.data]), (rows, columns)), shape=C.shape).tocsr()
 
     @property
     def dual_value(self) -> float:

@@ -166,6 +166,8 @@ class Result:
         if C is None and self.data is not None:
             C, A = self.data.C, self.data.A
         C = as_operator(C)
+        if C.n != n:
+            raise ValueError(f"C is {C.n} x {C.n} but Y has {n} rows; pass the C of this result")
         A = Oblique(np.ones(n)) if A is None else as_linear_map(A, n)
 
         def mul(V: np.ndarray) -> np.ndarray:
@@ -185,7 +187,7 @@ class Result:
             arrays |= {"certificate_vector": self.certificate.vector, "certificate_dual": self.certificate.dual}
         plain |= {"format": FORMAT, "status": self.status.name}
         with open(path, "wb") as file:  # a file object keeps NumPy from appending ".npz" to the caller's name
-            np.savez_compressed(file, meta=np.array(json.dumps(plain, default=str)), **arrays)
+            np.savez_compressed(file, meta=np.array(json.dumps(plain, default=lambda v: v.item() if hasattr(v, "item") else str(v))), **arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Result:

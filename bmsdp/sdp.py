@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import numbers
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -81,7 +82,7 @@ def solve(
         For data that are not finite, Hermitian or consistent; for constraints that are not recognised (naming the row).
     """
     _not_yet(A_geq=A_geq, b_geq=b_geq, blocks=blocks, trace_bound=trace_bound, perturbation=perturbation)
-    _check(method, tol, threads)
+    _check(method, tol, threads, max_time, solver, certify)
     start = time.perf_counter()
     problem, found, data = _state(C, A, b, int(threads))
     _check_rank(rank, problem)
@@ -111,15 +112,21 @@ def _run(
     return dataclasses.replace(result, Y=found.factor_out(result.Y), dual=found.to_caller(result.dual))
 
 
-def _check(method: str, tol: Any, threads: Any) -> None:
+def _check(method: str, tol: Any, threads: Any, max_time: Any, solver: Any, certify: Any) -> None:
     if method == "augmented_lagrangian":
         raise NotImplementedError('method="augmented_lagrangian" is not available yet; use "auto"')
     if method not in ("auto", "manifold"):
         raise ValueError(f'method = {method!r}; it must be "auto", "manifold" or "augmented_lagrangian"')
-    if not (np.isscalar(tol) and 0 < tol < 1):  # type: ignore[operator]
+    if not (isinstance(tol, numbers.Real) and 0 < tol < 1):
         raise ValueError(f"tol = {tol}; it is a relative gap, 0 < tol < 1")
     if not (isinstance(threads, (int, np.integer)) and threads >= 1):
         raise ValueError(f"threads = {threads}; a positive integer is needed")
+    if max_time is not None and not (isinstance(max_time, numbers.Real) and max_time > 0):
+        raise ValueError(f"max_time = {max_time!r}; positive seconds are needed, or None")
+    if solver is not None and (isinstance(solver, type) or not callable(getattr(solver, "iterates", None))):
+        raise ValueError(f"solver = {solver!r}; pass an instance from bmsdp.solvers, such as Mixing() or LBFGS()")
+    if certify not in (None, "auto", "verified", "probabilistic", "estimate"):
+        raise ValueError(f'certify = {certify!r}; it must be "auto", "verified", "probabilistic", "estimate" or None')
 
 
 def _not_yet(**keywords: Any) -> None:
@@ -151,6 +158,8 @@ def _state(C: Any, A: Any, b: Any, threads: int) -> tuple[Problem, Recognised | 
     if not isinstance(linear, MatrixMap):
         raise NotImplementedError("a LinearMap without matrices is not available as A yet; pass matrices, or a Manifold")
     rhs = _right_hand_side(b, linear.m)
+    if linear.rows.dtype.kind == "c" and not operator.is_complex and linear.rows.data.imag.any():
+        operator = operator.as_complex()  # rows that fix an imaginary part make X complex, whatever C is
     found = detect_manifold(linear, rhs, operator.is_complex)
     problem = Problem(found.operator(operator), found.manifold, threads=threads)
     return problem, found, Data(operator, linear, rhs)

@@ -144,7 +144,8 @@ def staircase(
     try:
         while True:
             model, status = descend(problem, solver, Y, look, record, stair.check)
-            if status is not Status.LOCALLY_OPTIMAL or not stair.curved or stair.keep or Y.shape[1] >= problem.n:
+            full = Y.shape[1] >= problem.n and free_columns(model.Y) == 0
+            if status not in (Status.LOCALLY_OPTIMAL, Status.STALLED) or not stair.curved or stair.keep or full:
                 break
             assert stair.certificate is not None
             Y = escape(model, stair.certificate, generator)
@@ -160,6 +161,12 @@ def staircase(
     return _finish(problem, model, status, stair, solver, rank)
 
 
+def free_columns(Y: np.ndarray) -> int:
+    """How many columns of Y are null, in its singular basis."""
+    square = np.linalg.eigvalsh(Y.conj().T @ Y)
+    return int(np.sum(square <= SMALL**2 * square[-1]))
+
+
 def escape(model: LocalModel, certificate: Certificate, rng: np.random.Generator) -> np.ndarray:
     """A feasible point of lower cost: directions V of negative curvature in S added to null columns of Y, or to new ones.
 
@@ -168,9 +175,8 @@ def escape(model: LocalModel, certificate: Certificate, rng: np.random.Generator
     stay zero.
     """
     problem, (n, k) = model.problem, model.Y.shape
-    square, V = np.linalg.eigh(model.Y.conj().T @ model.Y)
-    Y = model.Y @ V[:, ::-1]
-    free = int(np.sum(square <= SMALL**2 * square[-1]))
+    Y = model.Y @ np.linalg.eigh(model.Y.conj().T @ model.Y)[1][:, ::-1]
+    free = free_columns(Y)
     directions = certificate.escape if certificate.escape.shape[1] else certificate.vector[:, None]
     wanted = directions.shape[1]
     new = k if 2 * free >= wanted else min(n, _padded(k + max(wanted, k // 4)))

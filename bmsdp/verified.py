@@ -3,7 +3,7 @@ r"""Error-bounded factorisations: proofs that a floating-point Hermitian matrix 
 `Elimination` analyses a pattern once, `Elimination.factor` runs ``S + diag(t) = L D L*`` in floating point.  If it finishes with
 positive pivots, the exact matrix satisfies ``S + diag(t) >= -diag(e)`` with
 
-    e_i = gamma_{c p_i + 12} (|L| D |L*| 1)_i,     p_i terms in row i of L,  c = 1 (real), 3 (complex),
+    e_i = gamma_{c (p_i + 5)} (|L| D |L*| 1)_i,     p_i terms in row i of L,  c = 1 (real), 3 (complex),
 
 because the backward error obeys ``|E| <= gamma (|L| D |L*|)`` entrywise (Higham, Accuracy and Stability, 2nd ed., Lemma 8.4 and
 Theorem 10.3; any order of summation, FMA allowed) and a Hermitian matrix is at least minus the diagonal of its absolute row
@@ -65,6 +65,8 @@ class Elimination:
             return Factor(self, np.zeros(0, np.int32), np.zeros(0, core.dtype), np.zeros(0), core, -1)
         from .kernels.elimination import factor
 
+        if not (np.array_equal(S.indptr, self.indptr) and np.array_equal(S.indices, self.indices)):
+            raise ValueError("S has another pattern than the one that was analysed")
         rows = np.zeros(self.pointer[-1], np.int32)
         values = np.zeros(self.pointer[-1], S.dtype)
         D = np.zeros(self.sparse)
@@ -109,7 +111,7 @@ class Factor:
             for s in range(0, tree.core, 256):
                 core_sums += np.triu(np.abs(self.U[s : s + 256]), s).T @ columns[s : s + 256]
         absolute_row_sums(tree.pointer, self.rows, self.values, self.D, core_sums, out)
-        terms = (3 if np.iscomplexobj(self.core) else 1) * tree.terms + 12.0
+        terms = (3 if np.iscomplexobj(self.core) else 1) * (tree.terms + 5.0)
         gamma = terms * UNIT / (1 - terms * UNIT)
         e = np.empty_like(out)
         e[tree.perm] = gamma * out * (1 + 1e-8) + TINY  # 1e-8 covers the rounding of these sums of positive numbers

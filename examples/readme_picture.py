@@ -30,9 +30,10 @@ TOL = 1e-6
 LOOKS = 1.25  # between two looks the clock advances by this factor
 
 
-def ours(problem: bmsdp.Problem) -> tuple[list[tuple[float, float]], bmsdp.Result]:
+def ours(problem: bmsdp.Problem, own: bmsdp.Problem) -> tuple[list[tuple[float, float]], bmsdp.Result]:
+    """The run on ``own``; the watch looks at it through ``problem``, lest it prepare anything for the run free of charge."""
     watch = rivals.Watch(problem, 1e-12, limit=float("inf"), looks=LOOKS, trace=True)
-    result = bmsdp.solve(problem, rng=1, tol=TOL, progress=False, callback=lambda model, info: watch.look(lambda: model.Y))
+    result = bmsdp.solve(own, rng=1, tol=TOL, progress=False, callback=lambda model, info: watch.look(lambda: model.Y))
     return [*watch.trace, (watch.clock, result.gap)], result
 
 
@@ -46,7 +47,7 @@ def main() -> None:
     W = gallery.toroidal_grid(options.side, options.side, rng=0)
     bmsdp.solve(maxcut.problem(W), rng=0, tol=1e-2)  # compiles
     problem = maxcut.problem(W)
-    trace, result = ours(problem)
+    trace, result = ours(problem, maxcut.problem(W))
     curves = {"bmsdp": trace}
     for name, method in (("SciPy L-BFGS-B", rivals.scipy_lbfgs), ("pymanopt TrustRegions", rivals.pymanopt_trust_regions)):
         watch = rivals.Watch(problem, TOL, options.limit, looks=LOOKS, trace=True)

@@ -187,7 +187,7 @@ def test_blocks_of_different_sizes():
 def test_complex_blocks_need_real_and_imaginary_rows():
     D, b = [entry(2, 0, 0), entry(2, 1, 1)], [1.0, 1.0]
     C = gallery.gue(2, 0)
-    with pytest.raises(NotImplementedError, match=r"rows \[2\] fix part of the block \[0, 1\] of X but leave X_0,1 free"):
+    with pytest.raises(NotImplementedError, match=r"row 2 of A fixes part of the block \[0, 1\] of X but leaves part of X_0,1 free"):
         bmsdp.solve(C, [*D, entry(2, 0, 1)], [*b, 0])
     for first, second in ((1.0, 1j), (1 + 1j, 1 + 1j), (2j, 1 + 0.1j)):
         A = [*D, entry(2, 0, 1, complex(first)), entry(2, 1, 0, complex(second))]

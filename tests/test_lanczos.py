@@ -28,22 +28,23 @@ def chebyshev(n):
 
 
 SPECTRA = {
-    "chebyshev, isolated bottom": chebyshev(400),
-    "uniform": np.linspace(0, 1, 400),
-    "clustered bottom": np.linspace(0, 1, 400) ** 3,
-    "both ends": np.concatenate([[-3.0], np.linspace(-1, 1, 398), [5.0]]),
-    "nearly singular": np.append(np.zeros(300), [1e-9, 1, 2]) + 0.0,
+    "chebyshev, isolated bottom": chebyshev(200),
+    "uniform": np.linspace(0, 1, 200),
+    "clustered bottom": np.linspace(0, 1, 200) ** 3,
+    "both ends": np.concatenate([[-3.0], np.linspace(-1, 1, 198), [5.0]]),
+    "nearly singular": np.append(np.zeros(180), [1e-9, 1, 2]) + 0.0,
 }
 
 
 @KINDS
-@pytest.mark.parametrize("steps", [16, 32, 48])
+@pytest.mark.parametrize("steps", [16, 32])
 @pytest.mark.parametrize("name", SPECTRA)
 def test_bound_fails_as_rarely_as_promised(name, steps, dtype):
     """Theory, fact 22: violations at most ``failure`` over 200 seeds."""
     d = SPECTRA[name]
     bounds = [
-        lanczos(diagonal(d), len(d), np.dtype(dtype), np.random.default_rng(seed), steps).lower_bound(FAILURE) for seed in range(200)
+        lanczos(diagonal(d), len(d), np.dtype(dtype), np.random.default_rng(seed), steps).lower_bound(FAILURE)
+        for seed in range(200)
     ]
     assert np.mean(np.array(bounds) > d.min()) <= FAILURE
     assert steps < 32 or np.isfinite(bounds).all()
@@ -53,7 +54,9 @@ def test_bound_tightens_with_the_steps():
     d = chebyshev(400)
     errors = []
     for steps in (16, 32, 64, 128, 256):
-        bounds = [lanczos(diagonal(d), 400, np.dtype(float), np.random.default_rng(s), steps).lower_bound(FAILURE) for s in range(5)]
+        bounds = [
+            lanczos(diagonal(d), 400, np.dtype(float), np.random.default_rng(s), steps).lower_bound(FAILURE) for s in range(5)
+        ]
         errors.append(d.min() - np.median(bounds))
     assert np.all(np.diff(errors[1:]) < 0) and 0 <= errors[-1] < 1e-2 * np.ptp(d)
 
@@ -121,7 +124,8 @@ def test_deflated_bound_fails_as_rarely_as_promised(dtype):
     d = chebyshev(203)
     Q = np.eye(203, dtype=dtype)[:, [0, 100, 150]]
     bounds = [
-        lanczos(diagonal(d), 203, np.dtype(dtype), np.random.default_rng(s), 24, deflate=Q).lower_bound(FAILURE) for s in range(200)
+        lanczos(diagonal(d), 203, np.dtype(dtype), np.random.default_rng(s), 24, deflate=Q).lower_bound(FAILURE)
+        for s in range(200)
     ]
     assert np.mean(np.array(bounds) > -1.05) <= FAILURE
 
@@ -144,7 +148,9 @@ def test_one_free_dimension(dtype, rng):
     assert ritz.exhausted
 
 
-@pytest.mark.parametrize("Q", [np.eye(3), np.linalg.qr(np.random.default_rng(0).standard_normal((6, 6)))[0]], ids=["eye", "rotation"])
+@pytest.mark.parametrize(
+    "Q", [np.eye(3), np.linalg.qr(np.random.default_rng(0).standard_normal((6, 6)))[0]], ids=["eye", "rotation"]
+)
 def test_nothing_left(Q, rng):
     with pytest.raises(ValueError, match="whole space"):
         lanczos(lambda v: v, len(Q), np.dtype(float), rng, 10, deflate=Q)

@@ -117,7 +117,9 @@ def test_dual_value_with_terms(dtype, rng):
 
 
 def test_term_without_slack_has_no_certificate(rng):
-    model = Problem(hermitian(rng, float), Oblique(np.ones(N)), [Quartic()]).at(np.eye(N, K) + np.eye(N, K, -3) + np.eye(N, K, -6))
+    model = Problem(hermitian(rng, float), Oblique(np.ones(N)), [Quartic()]).at(
+        np.eye(N, K) + np.eye(N, K, -3) + np.eye(N, K, -6)
+    )
     assert model.infeasibility == 0 and model.slack_matrix() is None
     with pytest.raises(TypeError, match="no certificate"):
         model.slack_mul(model.Y)

@@ -123,7 +123,9 @@ def test_random_matrices_near_the_boundary(dtype, form):
     rng = np.random.default_rng(0)
     for _ in range(40):
         n = int(rng.integers(1, 8))
-        B = rng.integers(-9, 10, (n, max(n - 1, 1))) + (1j * rng.integers(-9, 10, (n, max(n - 1, 1))) if dtype == np.complex128 else 0)
+        B = rng.integers(-9, 10, (n, max(n - 1, 1))) + (
+            1j * rng.integers(-9, 10, (n, max(n - 1, 1))) if dtype == np.complex128 else 0
+        )
         A = (B @ B.conj().T).astype(dtype)  # singular for n > 1
         scale = 2.0 ** rng.integers(-20, 21, n)
         A = scale[:, None] * A * scale

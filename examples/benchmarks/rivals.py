@@ -3,7 +3,8 @@
 Every method runs against a `Watch`: a CPU clock that stands still while the point reached so far is certified by
 `bmsdp.certify`.  The first point that is certified ends the run.  The time of that one successful certification is then
 added, because bmsdp pays for its certificates too (for all of them, the futile ones included).  So a rival is told for
-free when to stop, which no user of it is.  It also gets the rank that bmsdp ended with.
+free when to stop, which no user of it is.  It also gets the rank that bmsdp ended with, and what a certificate needs to
+know of the pattern of C is analysed before.
 
 pymanopt's trust regions and SciPy's L-BFGS-B: at every gradient.  CVXPY's solvers: they show no iterates, so they are run
 to ever tighter tolerances, and the first run that suffices counts, alone.
@@ -106,10 +107,10 @@ class Watch:
         return self.problem.at(self.problem.manifold.retract(Y, np.zeros_like(Y)))
 
 
-def ours(make: Callable[[], tuple[Any, Any]], tol: float, seed: int, **options: Any) -> tuple[Run, bmsdp.Result]:
-    """`bmsdp.solve` on the data alone: reading, analysis, descent and all certificates are timed."""
+def ours(read: Callable[[], tuple[Any, Any]], tol: float, seed: int, **options: Any) -> tuple[Run, bmsdp.Result]:
+    """`bmsdp.solve` on ``C, A = read()``: reading, analysis, descent and all certificates are timed."""
     start = time.process_time()
-    C, A = make()
+    C, A = read()
     result = bmsdp.solve(C, A, tol=tol, rng=seed, progress=False, **options)
     seconds = time.process_time() - start
     assert result.certificate is not None

@@ -3,7 +3,7 @@
     python examples/benchmarks/run.py [--small] [--part gset|gallery|million|start] [--data DIR] [--repeat 3] [--csv OUT]
 
 Times are CPU seconds of one core, medians over seeds, Numba's cache warm; the parts million and start give wall time.
-Ours holds everything from the data (the file, for the G-set) to the certificate.  Every gap is certified by
+Ours holds everything from the matrix (the file, for the G-set) to the certificate.  Every gap is certified by
 `bmsdp.certify`, the rivals' too; their clock stands still for it but for the one certificate that ends the run, so they
 are told for free when to stop.  They also get the rank that ours ended with, which ours had to find.  A rival that does
 not reach the gap says so.  "verified": from a factorisation with an error bound; "probabilistic": from Lanczos.

@@ -5,7 +5,8 @@ import scipy.sparse as sp
 from bmsdp.kernels.block_mixing import block_sweep
 
 CASES = pytest.mark.parametrize(
-    ("dtype", "d", "k"), [(np.float64, 1, 3), (np.float64, 2, 3), (np.float64, 3, 3), (np.complex128, 2, 4), (np.complex128, 3, 5)]
+    ("dtype", "d", "k"),
+    [(np.float64, 1, 3), (np.float64, 2, 3), (np.float64, 3, 3), (np.complex128, 2, 4), (np.complex128, 3, 5)],
 )
 
 

@@ -62,8 +62,15 @@ def full(S, diagonal):
     return A
 
 
-def analyse(S, budget=BUDGET):
-    perm, sparse, flops = kernel.minimum_degree(S.indptr, S.indices, budget)
+def order(S, budget=BUDGET):
+    """(perm, pivots before the core, flops)."""
+    n = S.shape[0]
+    perm, slot, work = np.full(n, -7, np.int64), np.empty(S.nnz, np.int64), np.zeros((13, n + 1), np.int64)
+    return perm, *kernel.minimum_degree(S.indptr, S.indices, budget, perm, slot, work)
+
+
+def analyse(S):
+    perm, sparse, flops = order(S)
     return perm, sparse, flops, *kernel.symbolic(S.indptr, S.indices, perm, sparse)
 
 
@@ -173,7 +180,7 @@ def test_grid_is_ordered_well():
 
 def test_budget_stops_the_ordering():
     S = random_pattern(300, 0.05, 3)
-    _, sparse, flops = kernel.minimum_degree(S.indptr, S.indices, 100.0)
+    _, sparse, flops = order(S, 100.0)
     assert sparse == -1 and flops > 100
 
 

@@ -207,9 +207,7 @@ def test_coloured_sweep_is_the_same_on_any_number_of_threads(dtype):
         order, pointer = mixing.greedy_colouring(C.indptr, C.indices)
         work = np.empty((2, 4), dtype), np.empty(2), np.empty(2)
         with limited(threads):
-            sums = [
-                mixing.coloured_sweep(C.indptr, C.indices, C.data, radius, 1.8, order, pointer, Y, *work) for _ in range(20)
-            ]
+            sums = [mixing.coloured_sweep(C.indptr, C.indices, C.data, radius, 1.8, order, pointer, Y, *work) for _ in range(20)]
         results.append((sums, Y))
     for sums, Y in results[1:]:
         assert sums == results[0][0] and np.array_equal(Y, results[0][1])

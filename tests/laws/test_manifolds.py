@@ -200,7 +200,9 @@ FORM = pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
 def test_gradient(name, sparse):
     case = Case(name, sparse)
     assert gradient_error(case) <= 1e-8
-    assert np.linalg.norm(case.M.apply(case.Y, case.model.grad)) <= 1e-13 * np.linalg.norm(case.Y) * np.linalg.norm(case.C @ case.Y)
+    assert np.linalg.norm(case.M.apply(case.Y, case.model.grad)) <= 1e-13 * np.linalg.norm(case.Y) * np.linalg.norm(
+        case.C @ case.Y
+    )
 
 
 @FORM
@@ -278,7 +280,12 @@ def test_dual_value(case, name):
 def test_cover(case, name):
     M, rng = case.M, case.rng
     bounded = M.row_trace > 0
-    for e in (rng.random(M.n) * bounded, (rng.random(M.n) < 0.3) * bounded * 1.0, np.zeros(M.n), 1e6 * rng.random(M.n) ** 9 * bounded):
+    for e in (
+        rng.random(M.n) * bounded,
+        (rng.random(M.n) < 0.3) * bounded * 1.0,
+        np.zeros(M.n),
+        1e6 * rng.random(M.n) ** 9 * bounded,
+    ):
         w = M.cover(e)
         assert w.shape == (M.m,)
         assert eigvalsh(adjoint(M, w) - np.diag(e)).min() >= -1e-14 * max(np.max(e), 1e-300)

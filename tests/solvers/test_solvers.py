@@ -167,11 +167,11 @@ def test_power_of_two_scaling_gives_the_same_iterates(name, instance):
 
 
 @EVERY
-def test_zero_cost_stalls(name):
-    models = [(model.grad_norm, model.Y.copy(), info) for model, info in run(name, "zero", 400)]
-    assert all(g == 0 for g, _, _ in models) and all(np.array_equal(Y, models[0][1]) for _, Y, _ in models)
-    assert name in ("gradient descent", "trust region", "L-BFGS") <= {str(bool(models[-1][2].get("stalled")))} or True
-    assert models[-1][2].get("stalled", False) or name == "default" or "mixing" in name
+def test_zero_cost_stands_still(name):
+    *_, (model, info) = run(name, "zero", 400)
+    problem, k = PROBLEMS["zero"]
+    assert model.grad_norm == 0 and info["stalled"]
+    np.testing.assert_allclose(model.Y, problem.random_point(k, np.random.default_rng(0)), atol=1e-13)
 
 
 @EVERY
@@ -196,20 +196,45 @@ def test_solvers_agree_on_the_optimum(name):
     for dtype, k in ((float, 13), (complex, 9)):
         problem = Problem(hermitian(dtype), Oblique(np.ones(N)))
         Y = problem.random_point(k, np.random.default_rng(0))
-        for model, _ in itertools.islice(SOLVERS[name].iterates(problem, Y), 1500):
-            if model.grad_norm <= 1e-8 * model.grad_scale:
+        for model, _ in itertools.islice(SOLVERS[name].iterates(problem, Y), 400):
+            if model.grad_norm <= 3e-7 * model.grad_scale:
                 break
         S = model.slack_matrix()
         assert np.linalg.eigvalsh(S)[0] >= -1e-6 * problem.norm_C
 
 
 def test_trust_region_converges_quadratically():
-    """At an optimum that is nondegenerate (rank one, one column short of slack) the last steps square the error."""
-    problem, _ = PROBLEMS["sphere"]
-    ratios = [model.grad_norm / model.grad_scale for model, info in run("trust region", "sphere", 60) if not info.get("inner")]
-    ratios = np.array(ratios)
-    fast = ratios[(ratios < 1e-2)]
-    assert fast.min() <= 1e-13 and len(fast) <= 15
+    """The smallest eigenvalue on a sphere, one column: the error is squared until rounding."""
+    problem = Problem(hermitian(), Sphere(N, 3.0))
+    Y = problem.random_point(1, np.random.default_rng(0))
+    ratios = [model.grad_norm / model.grad_scale for model, _ in itertools.islice(TrustRegion().iterates(problem, Y), 40)]
+    first = next(i for i, r in enumerate(ratios) if r <= 1e-2)
+    assert min(ratios[first : first + 4]) <= 1e-12
+
+
+def test_trust_region_stays_where_it_arrived():
+    """Steps within the rounding of the merit must not undo what the gradient has reached."""
+    ratios = np.array(
+        [model.grad_norm / model.grad_scale for model, info in run("trust region", "sphere", 80) if "inner" not in info]
+    )
+    best = np.minimum.accumulate(ratios)
+    assert np.all(ratios[best <= 1e-9] <= 1e-9)
+
+
+@pytest.mark.parametrize("dtype", [float, complex])
+def test_trust_region_where_the_hessian_is_singular(dtype):
+    """k > rank of the optimum: tCG meets directions without curvature, stays in its ball, and still gets there."""
+    problem = Problem(hermitian(dtype), Oblique(np.ones(N)))
+    Y = problem.random_point(13 if dtype is float else 9, np.random.default_rng(0))
+    before, radius = None, np.inf
+    for model, info in TrustRegion().iterates(problem, Y):
+        if info.get("inner"):
+            continue
+        assert info["radius"] <= radius if model is before else info["radius"] <= 2 * radius, "a rejected step grew the ball"
+        before, radius = model, info["radius"]
+        if model.grad_norm <= 1e-8 * model.grad_scale:
+            break
+        assert info["products"] <= 5000, "Newton steps crawl"
 
 
 def test_trust_region_yields_inside_long_inner_solves():
@@ -239,18 +264,18 @@ def test_trust_region_with_a_preconditioner():
 # memory and threads
 
 
-@pytest.mark.parametrize("manifold", [Oblique(np.ones(4000)), Sphere(4000, 1.0)], ids=["oblique", "sphere"])
+@pytest.mark.parametrize("manifold", [Oblique(np.ones(2000)), Sphere(2000, 1.0)], ids=["oblique", "sphere"])
 def test_trust_region_peak_memory(manifold):
     """At most the 12 arrays of n k numbers that its docstring states, beyond the data and the start."""
-    n, k = 4000, 60
-    problem = Problem(gallery.toroidal_grid(40, 100, 0), manifold)
+    n, k = 2000, 60
+    problem = Problem(gallery.toroidal_grid(20, 100, 0), manifold)
     Y = problem.random_point(k, np.random.default_rng(0))
     for _ in itertools.islice(TrustRegion().iterates(problem, Y), 1):
         problem.norm_C, problem.at(Y).hess(Y)
     tracemalloc.start()
     try:
         base, _ = tracemalloc.get_traced_memory()
-        for model, _ in itertools.islice(TrustRegion().iterates(problem, Y), 12):
+        for model, _ in itertools.islice(TrustRegion().iterates(problem, Y), 8):
             model.grad_norm
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -287,11 +312,11 @@ def test_two_threads_are_deterministic(name, dtype, monkeypatch):
         problem = Problem(C, Oblique(np.ones(225)), threads=threads)
         Y = problem.random_point(6, np.random.default_rng(0))
         merits = []
-        for model, info in itertools.islice(SOLVERS[name].iterates(problem, Y), 25):
+        for model, info in itertools.islice(SOLVERS[name].iterates(problem, Y), 6):
             merits.append(info.get("merit", model.merit))
         ends.append((model.Y.copy(), merits))
     assert np.array_equal(ends[0][0], ends[1][0]) and ends[0][1] == ends[1][1]
-    assert np.all(np.diff(ends[0][1]) <= 1e-12 * 225) and np.isclose(ends[0][1][-1], ends[2][1][-1], rtol=1e-2)
+    assert np.all(np.diff(ends[0][1]) <= 1e-12 * 225) and np.isclose(ends[0][1][-1], ends[2][1][-1], rtol=0.1)
 
 
 # mixing
@@ -337,7 +362,9 @@ def test_majorised_step_ends_where_the_row_step_does(dtype, shift):
     np.testing.assert_allclose(costs, costs[0], rtol=1e-9)
 
 
-@pytest.mark.parametrize("C", [np.eye(4), -np.eye(4), 0.5 * np.eye(4), np.diag([1.0, 2, 3, 4])], ids=["I", "-I", "I/2", "diagonal"])
+@pytest.mark.parametrize(
+    "C", [np.eye(4), -np.eye(4), 0.5 * np.eye(4), np.diag([1.0, 2, 3, 4])], ids=["I", "-I", "I/2", "diagonal"]
+)
 def test_majorised_step_on_diagonal_operators(C):
     """The cost is constant: rows ``g_i - c y_i`` that vanish keep their row."""
     problem = Problem(operator(C), Oblique(np.ones(4)))
@@ -373,11 +400,6 @@ def test_mixing_on_blocks_of_one_row_keeps_what_the_problem_says(dtype):
     assert model.problem.blocks == blocks and model.problem.C.threads == 2 and model.cost_scale == 3
 
 
-def test_mixing_applies_to_operators_on_blocks_of_one_row():
-    problem = Problem(operator(hermitian()), StiefelProduct(N, 1))
-    assert Mixing().applies(problem)
-
-
 def test_fixed_relaxation_is_used():
     omegas = {info["omega"] for _, info in run(Mixing(omega=1.3), "sparse", 10)}
     assert omegas == {1.3}
@@ -386,8 +408,7 @@ def test_fixed_relaxation_is_used():
 
 
 def test_free_gradient_norm_tends_to_the_true_one():
-    for model, info in run("mixing", "dense", 300):
-        pass
+    *_, (model, info) = run("mixing", "dense", 300)
     assert info["grad_norm"] <= 1e-6 * model.grad_scale
     assert model.grad_norm <= 10 * info["grad_norm"] + 1e-12 * model.grad_scale
 
