@@ -155,11 +155,11 @@ def _spheres(rows: _Rows, candidates: np.ndarray) -> list[int]:
 def _stiefel_blocks(rows: _Rows, owner: np.ndarray, is_complex: bool) -> list[tuple[np.ndarray, dict[tuple[int, int], list[int]]]]:
     """``(members, {(i, j): rows that fix X_ij})`` for every group of rows that fixes a whole diagonal block."""
     pairs: dict[tuple[int, int], list[int]] = {}
-    for r in np.flatnonzero(rows.off):
-        i, j, _ = rows.entries(int(r))
+    for r in map(int, np.flatnonzero(rows.off)):
+        i, j, _ = rows.entries(r)
         if len(i) != 2 or rows.b[r] != 0 or owner[i[0]] < 0 or owner[j[0]] < 0:
             raise NotImplementedError(f"row {r} of A is no part of an identity block; {LATER}")
-        pairs.setdefault((int(min(i[0], j[0])), int(max(i[0], j[0]))), []).append(int(r))
+        pairs.setdefault((int(min(i[0], j[0])), int(max(i[0], j[0]))), []).append(r)
     if not pairs:
         return []
     from scipy.sparse.csgraph import connected_components

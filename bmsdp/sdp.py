@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import numbers
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -117,11 +116,11 @@ def _check(method: str, tol: Any, threads: Any, max_time: Any, solver: Any, cert
         raise NotImplementedError('method="augmented_lagrangian" is not available yet; use "auto"')
     if method not in ("auto", "manifold"):
         raise ValueError(f'method = {method!r}; it must be "auto", "manifold" or "augmented_lagrangian"')
-    if not (isinstance(tol, numbers.Real) and 0 < tol < 1):
+    if not (isinstance(tol, (int, float, np.number)) and 0 < tol < 1):
         raise ValueError(f"tol = {tol}; it is a relative gap, 0 < tol < 1")
     if not (isinstance(threads, (int, np.integer)) and threads >= 1):
         raise ValueError(f"threads = {threads}; a positive integer is needed")
-    if max_time is not None and not (isinstance(max_time, numbers.Real) and max_time > 0):
+    if max_time is not None and not (isinstance(max_time, (int, float, np.number)) and max_time > 0):
         raise ValueError(f"max_time = {max_time!r}; positive seconds are needed, or None")
     if solver is not None and (isinstance(solver, type) or not callable(getattr(solver, "iterates", None))):
         raise ValueError(f"solver = {solver!r}; pass an instance from bmsdp.solvers, such as Mixing() or LBFGS()")

@@ -140,25 +140,33 @@ def staircase(
     record = Record(max_iter, max_time, callback, progress, report)
     stair = _Stair(tol, certify, generator, record, rank is not None)
     record.report(TABLE)
-    look = max(FIRST_LOOK, tol) if certify is not None else tol
     try:
-        while True:
-            model, status = descend(problem, solver, Y, look, record, stair.check)
-            full = Y.shape[1] >= problem.n and free_columns(model.Y) == 0
-            if status not in (Status.LOCALLY_OPTIMAL, Status.STALLED) or not stair.curved or stair.keep or full:
-                break
-            assert stair.certificate is not None
-            Y = escape(model, stair.certificate, generator)
-            look = min(look, max(model.grad_norm / model.grad_scale, 1e-13))
-        limited = status in (Status.MAX_TIME, Status.MAX_ITER, Status.INTERRUPTED)
-        known = stair.best is not None and stair.best.bound > -np.inf
-        if certify is not None and not (limited and known) and (stair.certificate is None or stair.certificate.gap > tol):
-            stair.prove(model, final=True)
-    except KeyboardInterrupt:  # during the last certificate: the point stands, without it
-        status = Status.INTERRUPTED
+        model, status = _climb(problem, solver, Y, stair)
     finally:
         record.close()
     return _finish(problem, model, status, stair, solver, rank)
+
+
+def _climb(problem: Problem, solver: Solver, Y: np.ndarray, stair: _Stair) -> tuple[LocalModel, Status]:
+    """Descend, certify, escape, until the gap is proved, no stair is left, or a limit is reached."""
+    look = max(FIRST_LOOK, stair.tol) if stair.rigor is not None else stair.tol
+    while True:
+        model, status = descend(problem, solver, Y, look, stair.record, stair.check)
+        full = Y.shape[1] >= problem.n and free_columns(model.Y) == 0
+        if status not in (Status.LOCALLY_OPTIMAL, Status.STALLED) or not stair.curved or stair.keep or full:
+            break
+        assert stair.certificate is not None
+        Y = escape(model, stair.certificate, stair.rng)
+        look = min(look, max(model.grad_norm / model.grad_scale, 1e-13))
+    limited = status in (Status.MAX_TIME, Status.MAX_ITER, Status.INTERRUPTED)
+    known = stair.best is not None and stair.best.bound > -np.inf
+    proved = stair.certificate is not None and stair.certificate.gap <= stair.tol
+    if stair.rigor is not None and not proved and not (limited and known):
+        try:
+            stair.prove(model, final=True)
+        except KeyboardInterrupt:  # the point stands, without the certificate
+            status = Status.INTERRUPTED
+    return model, status
 
 
 def free_columns(Y: np.ndarray) -> int:

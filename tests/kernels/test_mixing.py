@@ -56,7 +56,7 @@ def dense_sweep(C, radius, omega, Y):
 def coloured_sweep(C, radius, omega, Y, T=3):
     order, pointer = mixing.greedy_colouring(C.indptr, C.indices)
     work = np.empty((T, Y.shape[1]), Y.dtype), np.empty(T), np.empty(T)
-    with limited(2):
+    with limited(1):
         return mixing.coloured_sweep(C.indptr, C.indices, C.data, radius, omega, order, pointer, Y, *work)
 
 
