@@ -77,6 +77,8 @@ def lanczos(
     """
     Q = np.zeros((n, 0), dtype) if deflate is None else deflate
     free = n - Q.shape[1]
+    if free < 1 or steps < 1:
+        raise ValueError(f"no step to take: the deflated space is the whole space, or steps = {steps} < 1")
     steps = min(steps, free)
     store = n * steps <= BASIS_LIMIT
     basis = np.empty((steps if store else 1, n), dtype)
@@ -109,7 +111,7 @@ def lanczos(
             if last or (enough is not None and enough(ritz)):
                 return ritz
         previous, q = q, w / beta[j]
-    raise ValueError("no step to take: the deflated space is the whole space")
+    raise AssertionError("the last step returns")
 
 
 def _ritz(

@@ -71,6 +71,8 @@ def as_linear_map(A: Any, n: int) -> LinearMap:
         rows = _stack(A, n)
     else:
         raise ValueError(f"A is a {type(A).__name__}; pass a sequence of {n} x {n} matrices, or one stacked m x {n * n} sparse array")
+    if not rows.shape[0]:
+        raise ValueError("A holds no matrix; pass at least one, or A=None for a unit diagonal")
     if rows.data.dtype.kind not in "biufc":
         raise ValueError(f"A has dtype {rows.dtype}; numbers are needed")
     rows = rows.astype(np.complex128 if rows.dtype.kind == "c" else np.float64)
@@ -96,7 +98,7 @@ def _stack(A: Any, n: int) -> sp.csr_array:
         columns.append(i.astype(np.int64) * n + c)
         data.append(A_j.data)
     if not m:
-        raise ValueError("A holds no matrix; pass at least one, or A=None for a unit diagonal")
+        return sp.csr_array((0, n * n))
     stacked = (np.concatenate(data), (np.concatenate(rows), np.concatenate(columns)))
     return sp.coo_array(stacked, shape=(m, n * n)).tocsr()
 

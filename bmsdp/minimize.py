@@ -132,6 +132,26 @@ def descend(
     raise RuntimeError(f"{type(solver).__name__}.iterates ended; a solver has to yield for ever")
 
 
+def check_rank(problem: Problem, rank: Any) -> None:
+    """Refuse a number of columns that is no integer from 1 to n, or below the size of a Stiefel block."""
+    if isinstance(rank, bool) or not isinstance(rank, (int, np.integer)) or not 1 <= rank <= problem.n:
+        raise ValueError(f"rank = {rank}; an integer from 1 to n = {problem.n} is needed (None lets solve choose)")
+    if rank < problem.manifold.min_rank:
+        raise ValueError(f"rank = {rank} is below the size {problem.manifold.min_rank} of an identity block; raise it to that at least")
+
+
+def check_start(problem: Problem, Y: Any, name: str = "Y") -> np.ndarray:
+    """Y as a C-contiguous array of the problem's field; ValueError for a wrong shape, entries not finite, or the wrong field."""
+    Y = np.asarray(Y)
+    if Y.ndim != 2 or len(Y) != problem.n or Y.shape[1] < 1:
+        raise ValueError(f"{name} has shape {Y.shape}; it must be n x k with n = {problem.n}, k >= 1")
+    if Y.dtype.kind not in "biufc" or not np.isfinite(Y).all():
+        raise ValueError(f"{name} has entries that are NaN, infinite or no numbers")
+    if Y.dtype.kind == "c" and not problem.C.is_complex:
+        raise ValueError(f"{name} is complex but C is real; pass a real factor")
+    return np.ascontiguousarray(Y, problem.dtype)
+
+
 def minimize(
     problem: Problem,
     solver: Solver,
@@ -171,11 +191,13 @@ def minimize(
     """
     if eps_H is not None:
         raise NotImplementedError("eps_H (second-order points with checked curvature) is not available yet; leave it None")
-    generator = np.random.default_rng(rng)
-    if Y is None:
-        if rank is None:
-            raise ValueError("neither Y nor rank was given; pass a start or a number of columns")
-        Y = problem.random_point(rank, generator)
+    if Y is not None:
+        Y = check_start(problem, Y)
+    elif rank is None:
+        raise ValueError("neither Y nor rank was given; pass a start or a number of columns")
+    else:
+        check_rank(problem, rank)
+        Y = problem.random_point(rank, np.random.default_rng(rng))
     if eps_g is not None:
         scale = problem.at(Y).grad_scale
         tol = eps_g / scale if scale > 0 else 1.0

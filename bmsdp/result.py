@@ -187,7 +187,8 @@ class Result:
             arrays |= {"certificate_vector": self.certificate.vector, "certificate_dual": self.certificate.dual}
         plain |= {"format": FORMAT, "status": self.status.name}
         with open(path, "wb") as file:  # a file object keeps NumPy from appending ".npz" to the caller's name
-            np.savez_compressed(file, meta=np.array(json.dumps(plain, default=lambda v: v.item() if hasattr(v, "item") else str(v))), **arrays)
+            meta = json.dumps(plain, default=lambda v: v.item() if hasattr(v, "item") else str(v))
+            np.savez_compressed(file, meta=np.array(meta), **arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Result:

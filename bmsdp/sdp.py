@@ -15,7 +15,7 @@ import numpy as np
 from .detect import Recognised, detect_manifold
 from .linear_maps import MatrixMap, as_linear_map
 from .manifolds import Manifold, Oblique
-from .minimize import Solver
+from .minimize import Solver, check_rank, check_start
 from .operators import as_operator
 from .problem import LocalModel, Problem
 from .result import Data, Result
@@ -84,7 +84,6 @@ def solve(
     _check(method, tol, threads, max_time, solver, certify)
     start = time.perf_counter()
     problem, found, data = _state(C, A, b, int(threads))
-    _check_rank(rank, problem)
     options = {"rank": rank, "tol": float(tol), "certify": certify, "max_time": max_time, "callback": callback, "progress": progress}
     result = _run(problem, found, solver, warm_start, np.random.SeedSequence().entropy if rng is None else rng, verbose, options)
     return dataclasses.replace(result, data=data, time=time.perf_counter() - start)
@@ -94,6 +93,8 @@ def _run(
     problem: Problem, found: Recognised | None, solver: Solver | None, warm_start: Any, seed: Any, verbose: int, options: dict[str, Any]
 ) -> Result:  # fmt: skip
     """The staircase, from and to the caller's coordinates."""
+    if options["rank"] is not None:
+        check_rank(problem, options["rank"])
     generator = np.random.default_rng(seed)
     Y = None if warm_start is None else _start(warm_start, problem, found, options["rank"], generator)
     chosen = _describe(problem)
@@ -177,28 +178,12 @@ def _right_hand_side(b: Any, m: int) -> np.ndarray:
     return b.astype(float)
 
 
-def _check_rank(rank: int | None, problem: Problem) -> None:
-    if rank is None:
-        return
-    if not isinstance(rank, (int, np.integer)) or not 1 <= rank <= problem.n:
-        raise ValueError(f"rank = {rank}; an integer from 1 to n = {problem.n} is needed (None lets it grow)")
-    if rank < problem.manifold.min_rank:
-        raise ValueError(f"rank = {rank} is below the size {problem.manifold.min_rank} of an identity block; raise it to that at least")
-
-
 def _start(warm: Any, problem: Problem, found: Recognised | None, rank: int | None, rng: np.random.Generator) -> np.ndarray:
     """A feasible start in internal coordinates, with ``rank`` columns if that was given."""
-    Y = np.asarray(warm.Y if isinstance(warm, Result) else warm)
-    if Y.ndim != 2 or len(Y) != problem.n or Y.shape[1] < 1:
-        raise ValueError(f"warm_start has shape {Y.shape}; it must be n x k with n = {problem.n}")
-    if not np.isfinite(Y).all():
-        raise ValueError("warm_start has entries that are NaN or infinite")
-    if Y.dtype.kind == "c" and not problem.C.is_complex:
-        raise ValueError("warm_start is complex but C is real; pass a real factor")
+    Y = check_start(problem, warm.Y if isinstance(warm, Result) else warm, "warm_start")
     if rank is not None and Y.shape[1] > rank:
         raise ValueError(f"warm_start has {Y.shape[1]} columns but rank = {rank}; raise rank or drop columns")
     least = max(rank or 0, problem.manifold.min_rank, Y.shape[1])
-    Y = np.ascontiguousarray(Y, problem.dtype)
     Y = found.factor_in(Y) if found is not None else Y
     if least > Y.shape[1]:  # new columns get noise: zero columns would stay zero
         more = rng.standard_normal((problem.n, least - Y.shape[1])) * 1e-2 * np.linalg.norm(Y) / np.sqrt(Y.size)

@@ -525,7 +525,7 @@ def test_keyboard_interrupt_returns_the_best_point():
 @pytest.mark.parametrize("after", [0.05, 0.3])
 def test_a_real_signal(after):
     """Ctrl-C from outside, wherever it lands: kernels, products, certificate."""
-    C = gallery.goe(250, 0)
+    C = gallery.goe(700, 0)
     bmsdp.solve(C, rng=0, max_time=0.01)
     previous = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
@@ -534,7 +534,7 @@ def test_a_real_signal(after):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
-    assert result.status is Status.INTERRUPTED and result.Y.shape[0] == 250
+    assert result.status is Status.INTERRUPTED and result.Y.shape[0] == 700
 
 
 def test_verbose(capsys, caplog):

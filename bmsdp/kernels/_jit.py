@@ -2,7 +2,8 @@
 
 import numba
 
-FAST = {"reassoc", "contract", "nsz", "arcp"}  # lets inner products use vector units; never near the verifier
+ORDERED = {"contract", "nsz", "arcp"}  # sums stay in order: serial and parallel kernels agree to the last bit
+FAST = ORDERED | {"reassoc"}  # lets inner products use vector units; serial sweeps only, never near the verifier
 
 
 def jit(function=None, **options):

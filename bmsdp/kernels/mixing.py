@@ -11,7 +11,7 @@ import math
 import numba
 import numpy as np
 
-from ._jit import FAST, jit
+from ._jit import FAST, ORDERED, jit
 
 
 @jit(fastmath=FAST, inline="always")
@@ -83,18 +83,19 @@ def dense_sweep(C, radius, omega, Y, g):
     grad2 = 0.0
     for i in range(n):
         for c in range(k):
-            g[c] = -C[i, i] * Y[i, c]
+            g[c] = 0
         for j in range(n):
-            w = C[i, j]
-            for c in range(k):
-                g[c] += w * Y[j, c]
+            if j != i:
+                w = C[i, j]
+                for c in range(k):
+                    g[c] += w * Y[j, c]
         d, r = _relax(g, Y[i], radius[i], omega)
         decrease += d
         grad2 += r
     return decrease, grad2
 
 
-@jit(fastmath=FAST, parallel=True)
+@jit(fastmath=ORDERED, parallel=True)
 def coloured_sweep(indptr, indices, data, radius, omega, order, colour_ptr, Y, g, decrease, grad2):
     """A sweep in which rows of one colour (no entry of C between them) move at the same time.
 

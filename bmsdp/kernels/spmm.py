@@ -2,10 +2,10 @@
 
 import numba
 
-from ._jit import FAST, jit
+from ._jit import ORDERED, jit
 
 
-@jit(fastmath=FAST, inline="always")
+@jit(fastmath=ORDERED, inline="always")
 def _accumulate_row(indptr, indices, data, Y, i, g):
     """g <- (C Y)_i."""
     for c in range(Y.shape[1]):
@@ -17,21 +17,21 @@ def _accumulate_row(indptr, indices, data, Y, i, g):
             g[c] += w * Y[j, c]
 
 
-@jit(fastmath=FAST)
+@jit(fastmath=ORDERED)
 def csr_mul(indptr, indices, data, Y, out):
     """out <- C Y for CSR ``C`` (n x n) and C-contiguous ``Y``, ``out`` (n x k); 2 nnz k flops, no allocation."""
     for i in range(len(indptr) - 1):
         _accumulate_row(indptr, indices, data, Y, i, out[i])
 
 
-@jit(fastmath=FAST, parallel=True)
+@jit(fastmath=ORDERED, parallel=True)
 def csr_mul_parallel(indptr, indices, data, Y, out):
     """`csr_mul` over rows in parallel; every row is summed in the same order, so the result is the same."""
     for i in numba.prange(len(indptr) - 1):
         _accumulate_row(indptr, indices, data, Y, i, out[i])
 
 
-@jit(fastmath=FAST, inline="always")
+@jit(fastmath=ORDERED, inline="always")
 def _hess_row(indptr, indices, data, mu, b, Y, U, i, h):
     """h <- row i of 2 Proj(S U): 2 ((S U)_i - Re<(S U)_i, y_i> y_i / b_i)."""
     _accumulate_row(indptr, indices, data, U, i, h)
@@ -44,14 +44,14 @@ def _hess_row(indptr, indices, data, mu, b, Y, U, i, h):
         h[c] = 2 * (h[c] - a * Y[i, c])
 
 
-@jit(fastmath=FAST)
+@jit(fastmath=ORDERED)
 def oblique_hess(indptr, indices, data, mu, b, Y, U, out):
     """out <- Hess f(Y)[U] = 2 Proj((C - diag(mu)) U) on rows of squared radii ``b``, in one pass over C."""
     for i in range(len(indptr) - 1):
         _hess_row(indptr, indices, data, mu, b, Y, U, i, out[i])
 
 
-@jit(fastmath=FAST, parallel=True)
+@jit(fastmath=ORDERED, parallel=True)
 def oblique_hess_parallel(indptr, indices, data, mu, b, Y, U, out):
     """`oblique_hess` over rows in parallel."""
     for i in numba.prange(len(indptr) - 1):

@@ -52,5 +52,4 @@ class Sphere(Manifold):
         return np.array([np.max(e)])
 
     def defect(self, Y: np.ndarray) -> np.ndarray:
-        off = abs(np.linalg.norm(Y) / np.sqrt(self.b[0]) - 1)
-        return off * np.linalg.norm(Y, axis=1)
+        return abs(1 - np.sqrt(self.b[0]) / np.linalg.norm(Y)) * np.linalg.norm(Y, axis=1)

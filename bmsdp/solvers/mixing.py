@@ -104,7 +104,8 @@ class Mixing:
                 f"Mixing has no step for {type(problem.manifold).__name__} with this cost; use TrustRegion() or LBFGS()"
             )
         if isinstance(problem.manifold, StiefelProduct) and problem.manifold.d == 1:  # rows of unit length
-            problem = Problem(problem.C, Oblique(np.ones(problem.n)), cost_scale=problem.cost_scale, norm_C=problem.norm_C)
+            kept = {"blocks": problem.blocks, "cost_scale": problem.cost_scale, "norm_C": problem.norm_C, "threads": problem.C.threads}
+            problem = Problem(problem.C, Oblique(np.ones(problem.n)), **kept)
         Y = np.array(Y, order="C")
         sweep = sweeper(problem.manifold, problem, Y)
         yield from self._majorised(problem, Y) if sweep is None else self._sweeps(problem, Y, sweep)
@@ -132,7 +133,7 @@ class Mixing:
 
     def _majorised(self, problem: Problem, Y: np.ndarray) -> Iterator[tuple[LocalModel, dict[str, Any]]]:
         """Rows ``-normalise(g_i - c y_i)`` all at once: a descent for c >= lambda_max(C), here with momentum and restarts."""
-        manifold, c, products, t = problem.manifold, problem.norm_C, 1, 0
+        manifold, c, products, t = problem.manifold, 1.125 * problem.norm_C, 1, 0  # c above lambda_max(C)
         model, previous, stuck = problem.at(Y), Y, 0
         while True:
             info = {"products": products, "merit": model.merit, "grad_norm": model.grad_norm}

@@ -52,14 +52,14 @@ class TrustRegion:
             products += inner_products + 1
             trial = problem.at(problem.manifold.retract(model.Y, step))
             noise = 1e3 * np.finfo(float).eps * max(abs(model.merit), abs(trial.merit))
-            rho = (model.merit - trial.merit + noise) / (predicted + noise) if predicted + noise > 0 else 1.0
-            if rho < 0.25 or not np.isfinite(rho):
-                radius = 0.25 * float(np.linalg.norm(step))
+            rho = (model.merit - trial.merit + noise) / (predicted + noise) if predicted + noise > 0 else -np.inf
+            better = rho > self.rho_accept if predicted > noise else trial.grad_norm < model.grad_norm  # flat merit: by gradient
+            accepted = bool(better and trial.merit <= model.merit + noise)
+            if not accepted or rho < 0.25:
+                radius = 0.25 * min(radius, float(np.linalg.norm(step)))
             elif rho > 0.75 and boundary:
                 radius = min(2 * radius, limit)
-            accepted = rho > self.rho_accept and trial.merit <= model.merit + noise
-            stuck = predicted <= noise and accepted and not trial.grad_norm < 0.9 * model.grad_norm
-            rejected = 0 if accepted and not stuck else rejected + 1
+            rejected = 0 if accepted else rejected + 1
             stalled = rejected >= 20 or model.grad_norm == 0 or radius < 1e-15 * limit
             if accepted:
                 model = trial
