@@ -44,8 +44,8 @@ class Slack:
             c, a = C.diagonal().real, A.diagonal().real
             self.diagonal = c - a
             rounding = 4 * UNIT * (np.abs(c) + np.asarray(abs(A).sum(axis=1)).ravel())
-            stored = problem.C.rounding
-            self.rounding = rounding + (stored * UNIT * problem.C.abs_mul(np.ones(problem.n)) if stored else 0.0)
+            entries = problem.C.rounding + (0 if diagonal_only else 1)  # of C as stored; of C - A*(mu) where both have entries
+            self.rounding = rounding + (entries * UNIT * problem.C.abs_mul(np.ones(problem.n)) if entries else 0.0)
 
     @property
     def tree(self) -> Elimination | None:

@@ -243,7 +243,7 @@ def _dense(C: np.ndarray) -> Operator:
         i, j = np.unravel_index(np.argmax(defect), defect.shape)
         if defect[i, j] > 1e-14 * np.abs(C).max():
             raise _asymmetric(float(defect[i, j]), int(i), int(j), C.dtype.kind == "c")
-        C = (C + C.conj().T) / 2
+        return DenseOperator((C + C.conj().T) / 2, rounding=1)
     return DenseOperator(C)
 
 
@@ -266,6 +266,7 @@ def _sparse(C: Any) -> Operator:
             raise _asymmetric(float(defect.data[worst]), int(defect.row[worst]), int(defect.col[worst]), C.dtype.kind == "c")
         C = sp.csr_array((C + T) / 2)
         C.sum_duplicates()
+        return SparseOperator(C, rounding=1)
     return SparseOperator(C)
 
 
