@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import sys
 import time
@@ -44,6 +45,7 @@ class Record:
     ):
         self.max_iter, self.max_time, self.callback, self.report = max_iter, max_time, callback, report or (lambda line: None)
         self.start = time.perf_counter()
+        self.reserve = 0.0  # part of max_time kept for the last certificate
         self.nit = self.products = 0
         self.rows: list[tuple[float, ...]] = []
         self.bar: Any = None
@@ -60,8 +62,8 @@ class Record:
     def elapsed(self) -> float:
         return time.perf_counter() - self.start
 
-    def out_of_time(self) -> bool:
-        return self.max_time is not None and self.elapsed >= self.max_time
+    def out_of_time(self, part: float = 1.0) -> bool:
+        return self.max_time is not None and self.elapsed >= part * self.max_time
 
     def add(self, model: LocalModel, info: dict[str, Any], products: int, gap: float = np.nan) -> Status | None:
         """Note one iterate; returns the limit that it reached, if any."""
@@ -78,7 +80,7 @@ class Record:
                 self.callback(model, info)
             except StopIteration:
                 return Status.INTERRUPTED
-        if self.out_of_time():
+        if self.out_of_time(1 - self.reserve):
             return Status.MAX_TIME
         return Status.MAX_ITER if self.max_iter is not None and self.nit >= self.max_iter else None
 
@@ -91,12 +93,16 @@ class Record:
             self.bar.close()
 
 
+@functools.cache
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version  # numba is not imported for its number
+
+    return {"bmsdp": __version__, "python": platform.python_version()} | {name: version(name) for name in ("numpy", "scipy", "numba")}
+
+
 def versions() -> dict[str, str]:
     """Versions that a result depends on."""
-    from importlib.metadata import version
-
-    names = ("numpy", "scipy", "numba")
-    return {"bmsdp": __version__, "python": platform.python_version()} | {name: version(name) for name in names}
+    return dict(_versions())
 
 
 def descend(

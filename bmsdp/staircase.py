@@ -21,6 +21,7 @@ from .theory.rank import barvinok_pataki
 
 FIRST_LOOK = 1e-4  # relative gradient at which the first certificate is asked for
 CURVED = 1.0  # curvature counts as real when it promises this many times what the gradient does
+RESERVE = 0.25  # part of max_time kept for the last certificate, where Lanczos has to give it
 SMALL = 0.02  # columns (in the singular basis) this far below the largest count as free for new directions
 
 
@@ -80,6 +81,7 @@ class _Stair:
         record = self.record
         found = prove(model, self.tol, self.rigor, self.rng, final=final, vectors=8, stop=record.out_of_time)
         self.certificate = found
+        record.reserve = 0.0 if found.rigor == "verified" or model.problem.cache.get("elimination") is not None else RESERVE
         self.guesses += found.rigor == "probabilistic"
         if self.best is None or found.bound > self.best.bound:
             self.best = found
@@ -159,7 +161,7 @@ def _climb(problem: Problem, solver: Solver, Y: np.ndarray, stair: _Stair) -> tu
         Y = escape(model, stair.certificate, stair.rng)
         look = min(look, max(model.grad_norm / model.grad_scale, 1e-13))
     limited = status in (Status.MAX_TIME, Status.MAX_ITER, Status.INTERRUPTED)
-    known = stair.best is not None and stair.best.bound > -np.inf
+    known = stair.best is not None and stair.best.bound > -np.inf and stair.record.out_of_time()
     proved = stair.certificate is not None and stair.certificate.gap <= stair.tol
     if stair.rigor is not None and not proved and not (limited and known):
         try:

@@ -22,7 +22,7 @@ import scipy.sparse as sp
 UNIT = 2.0**-53
 TINY = 2.0**-1000  # far above anything underflow can cost, far below anything that matters
 CORE_LIMIT = 8000  # rows of the dense core: 512 MB, 1.7e11 flops
-SPARSE_LIMIT = 2e9  # flops of the sparse phase
+SPARSE_LIMIT = 3e8  # flops of the sparse phase: a second or so
 
 
 class Elimination:

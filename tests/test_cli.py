@@ -218,7 +218,9 @@ def test_ctrl_c_in_a_process(tmp_path):
     path = tmp_path / "large.rud"
     write_rudy(path, gallery.toroidal_grid(60, 60, rng=0))
     command = [sys.executable, "-m", "bmsdp", "solve", str(path), "-v", "--tol", "1e-12", "--solver", "gradient-descent"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    # a shell's background jobs inherit SIGINT ignored: undo that for the child
+    with subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **pipes) as process:
         while " rank  products" not in process.stdout.readline():  # the table begins: it runs
             assert process.poll() is None
         process.send_signal(signal.SIGINT)

@@ -160,7 +160,7 @@ def test_nothing_left(Q, rng):
 def test_multiples_of_the_identity_are_exhausted_at_once(c, rng):
     ritz = lanczos(lambda v: c * v, 40, np.dtype(float), rng, 20)
     assert ritz.exhausted and ritz.steps <= 2
-    assert abs(ritz.lower_bound(FAILURE) - c) <= 1e-12 and ritz.lower_bound(FAILURE) <= c
+    assert abs(ritz.lower_bound(FAILURE) - c) <= 5e-12 and ritz.lower_bound(FAILURE) <= c
 
 
 def test_repeated_eigenvalues(rng):
@@ -168,7 +168,7 @@ def test_repeated_eigenvalues(rng):
     d = np.repeat([0.0, 1.0, 2.0], 20)
     ritz = lanczos(diagonal(d), 60, np.dtype(float), rng, 40)
     assert ritz.exhausted and ritz.steps <= 5
-    np.testing.assert_allclose(ritz.lower_bound(FAILURE), 0, atol=1e-12)
+    np.testing.assert_allclose(ritz.lower_bound(FAILURE), 0, atol=5e-12)
 
 
 def test_enough_ends_it_early(rng):

@@ -13,10 +13,11 @@ from ._jit import FAST, jit
 def _gather(indptr, indices, data, Y, i, d, G):
     """G <- sum_{j outside block i} C_[i, j] y_j, d x k."""
     G[:] = 0
+    first, last = i * d, (i + 1) * d
     for a in range(d):
-        for p in range(indptr[i * d + a], indptr[i * d + a + 1]):
+        for p in range(indptr[first + a], indptr[first + a + 1]):
             j = indices[p]
-            if j // d != i:
+            if j < first or j >= last:
                 w = data[p]
                 for c in range(Y.shape[1]):
                     G[a, c] += w * Y[j, c]
@@ -24,9 +25,12 @@ def _gather(indptr, indices, data, Y, i, d, G):
 
 @jit
 def _polar(M):
-    """The polar factor of a d x k matrix, d <= k."""
-    U, _, V = np.linalg.svd(M, full_matrices=False)
-    return U @ V
+    """The polar factor ``(M M*)^{-1/2} M`` of a d x k matrix, d <= k; by SVD where M is nearly rank-deficient."""
+    lam, Q = np.linalg.eigh(M @ M.conj().T)
+    if not lam[0] > 1e-3 * lam[-1]:  # eigh of the Gram matrix loses what squaring loses
+        U, _, V = np.linalg.svd(M, full_matrices=False)
+        return U @ V
+    return (Q / np.sqrt(lam)) @ Q.conj().T @ M
 
 
 @jit

@@ -18,6 +18,7 @@ from ..manifolds import Manifold, Oblique, StiefelProduct
 from ..problem import LocalModel, Problem
 
 Sweep = Callable[[float], tuple[float, float]]
+BLOCK = 32  # rows of a dense C whose products are formed by one BLAS call
 COLOURED_ROWS = 20_000  # below, colours are too small to share between threads
 
 
@@ -36,8 +37,9 @@ def _(manifold: Oblique, problem: Problem, Y: np.ndarray) -> Sweep | None:
 
     radius, k = manifold.radius, Y.shape[1]
     if isinstance(C, np.ndarray):
-        g = np.empty(k, Y.dtype)
-        return lambda omega: kernel.dense_sweep(C, radius, omega, Y, g)
+        off, G, before = C.copy(), np.empty((min(BLOCK, problem.n), k), Y.dtype), np.empty(k, Y.dtype)
+        np.fill_diagonal(off, 0)
+        return lambda omega: kernel.dense_sweep(off, radius, omega, Y, G, before)
     data = C.data.astype(Y.dtype, copy=False)
     if problem.C.threads > 1 and problem.n >= COLOURED_ROWS:
         from ..kernels.threads import limited
@@ -72,7 +74,8 @@ class Mixing:
     """Over-relaxed mixing sweeps, monotone in the cost; limit points are critical.
 
     On `Oblique` and `StiefelProduct` with a sparse or dense C; for an operator C on `Oblique` the majorised step
-    ``y_i <- -normalise(g_i - c y_i)``, extrapolated while the cost falls.  Storage: Y and one row.
+    ``y_i <- -normalise(g_i - c y_i)``, extrapolated while the cost falls.  Storage: Y and one row;
+    a dense C is copied once, without its diagonal.
 
     Attributes
     ----------

@@ -4,13 +4,17 @@ import json
 import resource
 import sys
 import time
+from pathlib import Path
 
 import bmsdp
 from bmsdp.applications import maxcut
 
 
 def gigabytes() -> float:
-    """Peak memory so far; Linux counts in kB, macOS in bytes."""
+    """Peak memory of this process so far.  (On Linux getrusage would include the process that started this one.)"""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
 
 

@@ -217,9 +217,10 @@ def cvxpy_solver(problem: Problem, solver: str, tol: float, limit: float) -> Run
         if run.reached or time.process_time() - begin > limit:
             break
     assert run is not None
-    return (
-        run if run.reached or run.note else replace(run, note="time limit" if run.seconds > limit else "tightest setting tried")
-    )
+    if run.reached:
+        return run
+    why = [run.note, "time limit" if time.process_time() - begin > limit else "", f"tolerance {eps:.0e}"]
+    return replace(run, note=", ".join(filter(None, why)))
 
 
 def _cvxpy_run(problem: Problem, method: str, solver: str, tol: float, options: dict[str, Any]) -> Run:

@@ -50,7 +50,9 @@ def sparse_sweep(C, radius, omega, Y):
 
 
 def dense_sweep(C, radius, omega, Y):
-    return mixing.dense_sweep(C.toarray(), radius, omega, Y, np.empty(Y.shape[1], Y.dtype))
+    D, k = C.toarray(), Y.shape[1]
+    np.fill_diagonal(D, 0)
+    return mixing.dense_sweep(D, radius, omega, Y, np.empty((5, k), Y.dtype), np.empty(k, Y.dtype))
 
 
 def coloured_sweep(C, radius, omega, Y, T=3):
@@ -217,14 +219,17 @@ def test_coloured_sweep_is_the_same_on_any_number_of_threads(dtype):
 def test_no_allocation(dtype):
     C, radius, Y = instance(dtype)
     D, g = C.toarray(), np.empty(Y.shape[1], dtype)
+    np.fill_diagonal(D, 0)
+    G = np.empty((5, Y.shape[1]), dtype)
     was = nrt.memsys_stats_enabled()
     nrt.memsys_enable_stats()
     try:
-        for kernel, matrix in ((mixing.sparse_sweep, (C.indptr, C.indices, C.data)), (mixing.dense_sweep, (D,))):
-            kernel(*matrix, radius, 1.5, Y, g)
+        sparse = (C.indptr, C.indices, C.data, radius, 1.5, Y, g)
+        for kernel, arguments in ((mixing.sparse_sweep, sparse), (mixing.dense_sweep, (D, radius, 1.5, Y, G, g))):
+            kernel(*arguments)
             before = rtsys.get_allocation_stats().alloc
-            kernel(*matrix, radius, 1.5, Y, g)
-            descriptors = len(matrix) + 3  # of the array arguments
+            kernel(*arguments)
+            descriptors = len(arguments) - 1  # of the array arguments
             assert rtsys.get_allocation_stats().alloc == before + descriptors
     finally:
         if not was:
