@@ -95,6 +95,8 @@ class SparseOperator(Operator):
         self.C, self.n, self.dtype, self.rounding = C, C.shape[0], C.dtype, rounding
 
     def mul(self, Y: np.ndarray) -> np.ndarray:
+        if Y.ndim == 2 and Y.shape[1] == 1 and self.threads == 1:
+            return (self.C @ Y[:, 0])[:, None]  # SciPy's product with a vector, four times faster than with an n x 1 array
         if self.C.nnz * Y[0].size < SMALL_PRODUCT or Y.ndim == 1 or Y.dtype != self.dtype:
             return self.C @ Y
         from .kernels import spmm

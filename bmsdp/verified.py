@@ -73,7 +73,6 @@ class Elimination:
         core = np.zeros((self.core, self.core), S.dtype)
         tree = (self.perm, self.inverse, self.parent, self.pointer)
         stop = factor(S.indptr, S.indices, S.data, diagonal, *tree, rows, values, D, core)
-        core += np.tril(core, -1).conj().T
         return Factor(self, rows, values, D, core, stop)
 
 

@@ -206,7 +206,7 @@ def symbolic(indptr, indices, perm, sparse):
 
 @jit
 def factor(indptr, indices, data, diagonal, perm, inverse, parent, pointer, rows, values, D, core):
-    """Up-looking LDL* of ``offdiag(S) + diag(diagonal)``; the Schur complement of the core lands in ``core`` (lower half).
+    """Up-looking LDL* of ``offdiag(S) + diag(diagonal)``; the Schur complement of the core lands in ``core``.
 
     ``rows, values``: storage of L's columns (``pointer[-1]`` each); ``D``: pivots.  Returns -1, or the position of the first
     pivot that is not positive (``D`` holds it; the columns before it are complete).
@@ -255,6 +255,7 @@ def factor(indptr, indices, data, diagonal, perm, inverse, parent, pointer, rows
         else:
             for j in range(i - sparse):
                 core[i - sparse, j] = x[sparse + j]
+                core[j, i - sparse] = np.conj(x[sparse + j])
                 x[sparse + j] = 0
             core[i - sparse, i - sparse] = d
     return -1
