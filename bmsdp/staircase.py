@@ -159,7 +159,7 @@ def _climb(problem: Problem, solver: Solver, Y: np.ndarray, stair: _Stair) -> tu
             break
         assert stair.certificate is not None
         Y = escape(model, stair.certificate, stair.rng)
-        look = min(look, max(model.grad_norm / model.grad_scale, 1e-13))
+        look = min(look, max(0.3 * model.grad_norm / model.grad_scale, 1e-13))
     limited = status in (Status.MAX_TIME, Status.MAX_ITER, Status.INTERRUPTED)
     known = stair.best is not None and stair.best.bound > -np.inf and stair.record.out_of_time()
     proved = stair.certificate is not None and stair.certificate.gap <= stair.tol
