@@ -13,6 +13,7 @@ For any multipliers mu and t with ``S + t A*(w) >= 0``, ``S = C - A*(mu)`` and `
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,7 @@ class Slack:
         out = self.model.slack_mul(V.reshape(len(V), -1))
         return root * out.reshape(V.shape)
 
+    @cached_property
     def product_error(self) -> float:
         """A bound on the rounding of products with ``W^{-1/2} S W^{-1/2}``, relative to unit vectors."""
         problem = self.model.problem
@@ -240,7 +242,7 @@ class Probe:
             theta = ritz.lower_bound(FAILURE / (2 * len(LOOKS)))
         if self.Q.shape[1] and np.isfinite(theta):
             theta = 0.5 * (self.a + theta) - float(np.hypot(0.5 * (self.a - theta), self.e))
-        return theta - self.slack.product_error()
+        return theta - self.slack.product_error
 
     def extend(self) -> None:
         """Deflate the converged Ritz vectors as well: what remains has a larger smallest eigenvalue, seen in fewer steps."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import logging
 import math
 import os
 import re
@@ -18,7 +17,7 @@ import stat
 import sys
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -28,6 +27,7 @@ from scipy import sparse
 
 from . import Oblique, Problem, Result, __version__, certify, gallery, plot, solve, solvers
 from .applications import maxcut
+from .sdp import logged_to
 
 SOLVERS = {
     "default": solvers.Default, "mixing": solvers.Mixing, "lbfgs": solvers.LBFGS, "trust-region": solvers.TrustRegion,
@@ -229,7 +229,7 @@ def _head(path: str) -> bytes:
 def _solve(args: argparse.Namespace) -> int:
     given = _read(args.file)
     seed = secrets.randbits(32) if args.seed is None else args.seed
-    with _logging(args.verbose, sys.stderr if args.json else sys.stdout):
+    with logged_to(sys.stderr if args.json else sys.stdout) if args.verbose else contextlib.nullcontext():
         result = solve(
             given.C, rank=args.rank, tol=args.tol, max_time=args.max_time, solver=SOLVERS[args.solver](), threads=args.threads,
             certify=None if args.certify == "none" else args.certify, rng=seed, progress=False if args.verbose else None,
@@ -248,22 +248,6 @@ def _solve(args: argparse.Namespace) -> int:
     if args.plot and len(result.history["nit"]):
         plot.convergence(result, args.plot)
     return EXIT.get(result.status.name, NOT_CERTIFIED)
-
-
-@contextlib.contextmanager
-def _logging(on: bool, stream: Any) -> Iterator[None]:
-    """Send what `solve` logs to a stream; unlike a StreamHandler this lets BrokenPipeError through."""
-    logger, handler = logging.getLogger("bmsdp"), logging.Handler()
-    handler.emit = lambda record: print(record.getMessage(), file=stream, flush=True)  # type: ignore[method-assign]
-    level = logger.level
-    if on:
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
 
 
 def _finite(value: float) -> float | None:
@@ -329,7 +313,7 @@ def _demo(args: argparse.Namespace) -> int:
     print("The problem: split the vertices in two so that the edges between the parts weigh as much as possible (NP-hard).")
     print(f"Its relaxation: min <C, X> with C = -L/4, diag X = 1, X >= 0; {n * (n + 1) // 2} unknowns, kept as X = Y Y^T.")
     print("Minus its optimum is above every cut. Costs below are minus the weight that is cut.\n", flush=True)
-    with _logging(True, sys.stdout):
+    with logged_to(sys.stdout):
         result = solve(problem, rng=0, progress=False)
     cut, proof = maxcut.recover(result, rng=0), result.certificate
     assert proof is not None

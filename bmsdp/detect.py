@@ -149,7 +149,7 @@ def _spheres(rows: _Rows, candidates: np.ndarray) -> list[int]:
             if abs(x - y) > 1e-12 * abs(y):
                 raise ValueError(f"rows {same} and {r} contradict each other: they fix one trace to {y:.17g} and {x:.17g}; remove one")
             rows.is_copy[r] = True
-    return [r for r in first.values()]
+    return list(first.values())
 
 
 def _stiefel_blocks(rows: _Rows, owner: np.ndarray, is_complex: bool) -> list[tuple[np.ndarray, dict[tuple[int, int], list[int]]]]:

@@ -98,7 +98,7 @@ def _run(
     generator = np.random.default_rng(seed)
     Y = None if warm_start is None else _start(warm_start, problem, found, options["rank"], generator)
     chosen = _describe(problem)
-    with _printing(verbose):
+    with logged_to(sys.stdout) if verbose >= 1 else contextlib.nullcontext():
         LOGGER.info("bmsdp: %s", chosen)
         result = staircase(problem, solver, Y, report=LOGGER.info, rng=generator, **options)
         LOGGER.info("bmsdp: %s: %s", result.status.name, result.message)
@@ -201,13 +201,15 @@ def _describe(problem: Problem) -> str:
 
 
 @contextlib.contextmanager
-def _printing(verbose: int) -> Iterator[None]:
-    """Send the log to stdout for one call, where ``verbose`` asks for it."""
-    if verbose < 1:
-        yield
-        return
-    handler, level = logging.StreamHandler(sys.stdout), LOGGER.level
-    handler.setFormatter(logging.Formatter("%(message)s"))
+def logged_to(stream: Any) -> Iterator[None]:
+    """Send what `solve` logs to a stream for a while; unlike a StreamHandler this lets BrokenPipeError through."""
+    handler, level = logging.Handler(), LOGGER.level
+
+    def emit(record: logging.LogRecord) -> None:
+        stream.write(record.getMessage() + "\n")
+        stream.flush()
+
+    handler.emit = emit  # type: ignore[method-assign]
     LOGGER.addHandler(handler)
     LOGGER.setLevel(logging.INFO)
     try:
