@@ -17,13 +17,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
+from .factorization import UNIT, Arrow, BorderedFactor, Elimination, Factor
 from .lanczos import LOOKS, Ritz, lanczos, relative_error
-from .manifolds.base import row_dot
 from .problem import LocalModel, Term
 from .result import Certificate
-from .verified import UNIT, Elimination, Factor, sum_down, sum_up
+from .verified import NO_MATRIX, TOO_DENSE, SlackForm, cost_above, sum_down
 
 FAILURE = 1e-6  # default failure probability of a probabilistic bound
 CHEAP = 1e7  # flops below which a factorisation is tried before any Lanczos step
@@ -31,37 +30,28 @@ QUICK = 3e7  # flops below which a second factorisation that only sharpens the b
 
 
 class Slack:
-    """S at one model in the form factorisations want: off-diagonal pattern, diagonal, rounding of its rows."""
+    """S at one model, and what its factorisations need; the analysis of its pattern is kept in ``problem.cache``."""
 
     def __init__(self, model: LocalModel):
         problem, manifold = model.problem, model.problem.manifold
         self.model, self.manifold = model, manifold
         self.weight = 1 / np.where(manifold.row_trace > 0, manifold.row_trace, np.inf)  # W
-        C, A = problem.C.matrix(), manifold.matrix(model.mu)
-        self.matrix: Any = None
-        if C is not None and A is not None and not problem.terms:
-            diagonal_only = isinstance(A, sp.dia_array)
-            self.matrix = C if diagonal_only else model.slack_matrix()
-            c, a = C.diagonal().real, A.diagonal().real
-            self.diagonal = c - a
-            rounding = 4 * UNIT * (np.abs(c) + np.asarray(abs(A).sum(axis=1)).ravel())
-            entries = problem.C.rounding + (0 if diagonal_only else 1)  # of C as stored; of C - A*(mu) where both have entries
-            self.rounding = rounding + (entries * UNIT * problem.C.abs_mul(np.ones(problem.n)) if entries else 0.0)
+        self.form = None if problem.terms else SlackForm.of(problem.C, manifold, model.mu)
 
     @property
-    def tree(self) -> Elimination | None:
+    def tree(self) -> Elimination | Arrow | None:
         """The analysis of S's pattern, done once per problem."""
         cache = self.model.problem.cache
         if "elimination" not in cache:
-            cache["elimination"] = None if self.matrix is None else Elimination.analyse(self.matrix)
-        found: Elimination | None = cache["elimination"]
+            cache["elimination"] = None if self.form is None else self.form.analyse()
+        found: Elimination | Arrow | None = cache["elimination"]
         return found
 
-    def factor(self, t: float) -> tuple[Factor, np.ndarray]:
+    def factor(self, t: float) -> tuple[Factor | BorderedFactor, np.ndarray]:
         """The factorisation of ``S + t W`` and its diagonal."""
-        assert self.tree is not None
-        diagonal = self.diagonal + t * self.weight
-        return self.tree.factor(self.matrix, diagonal), diagonal
+        assert self.form is not None and self.tree is not None
+        diagonal = self.form.diagonal + t * self.weight
+        return self.form.factor(self.tree, diagonal), diagonal
 
     def scaled_mul(self, v: np.ndarray) -> np.ndarray:
         """``W^{-1/2} S W^{-1/2} v``."""
@@ -76,9 +66,8 @@ class Slack:
     def product_error(self) -> float:
         """A bound on the rounding of products with ``W^{-1/2} S W^{-1/2}``, relative to unit vectors."""
         problem = self.model.problem
-        n, matrix = problem.n, problem.C.matrix()
+        n, longest = problem.n, problem.C.terms
         reach = problem.C.abs_mul(np.ones(n))
-        longest = int(np.diff(matrix.indptr).max(initial=0)) if sp.issparse(matrix) else n
         size = problem.norm_C * np.ones(n) if reach is None else reach
         A = self.manifold.matrix(self.model.mu)
         multipliers = np.asarray(abs(A).sum(axis=1)).ravel() if A is not None else np.abs(self.model.mu).max()
@@ -131,12 +120,8 @@ def certify(
     if problem.manifold.shift is None or any(type(term).slack_mul is Term.slack_mul for term in problem.terms):
         return _certificate(model, -np.inf, model.mu, -np.inf, np.zeros(n), "estimate", np.nan)
     slack = Slack(model)
-    if rigor == "verified" and (slack.matrix is None or slack.tree is None):
-        raise ValueError(
-            "a verified bound needs a factorisation of C - A*(mu), and there is "
-            + ("no matrix (C is an operator); pass C as an array or sparse array" if slack.matrix is None else
-               "too much fill-in for one; ask for certify='probabilistic'")
-        )  # fmt: skip
+    if rigor == "verified" and slack.tree is None:
+        raise ValueError(NO_MATRIX if slack.form is None else TOO_DENSE)
     probe = Probe(slack, tol, rigor, np.random.default_rng(rng), vectors, stop)
     t = (0.9 * tol * max(abs(model.cost), model.cost_scale) - (model.cost - model.dual_value)) / n
     if rigor in ("auto", "verified") and slack.tree is not None:
@@ -167,16 +152,18 @@ def _factored(slack: Slack, t: float, probe: Probe) -> Certificate | None:
 
 
 def _proved(
-    slack: Slack, t: float, factor: Factor, diagonal: np.ndarray, eig: float, vector: np.ndarray, escape: np.ndarray | None = None
-) -> Certificate:
+    slack: Slack, t: float, factor: Factor | BorderedFactor, diagonal: np.ndarray, eig: float, vector: np.ndarray,
+    escape: np.ndarray | None = None,
+) -> Certificate:  # fmt: skip
     """The verified certificate of a definite factor of ``S + t W``."""
-    error = factor.error_rows() + slack.rounding + 4 * UNIT * np.abs(diagonal)
+    assert slack.form is not None
+    error = factor.error_rows() + slack.form.rounding + 4 * UNIT * np.abs(diagonal)
     bound, dual = slack.feasible_dual(t, error)
     lower = -float(np.max(t + error / slack.weight))
     return _certificate(slack.model, bound, dual, eig, vector, "verified", 0.0, lower, escape)
 
 
-def _smallest(slack: Slack, factor: Factor, rng: np.random.Generator) -> tuple[float, np.ndarray]:
+def _smallest(slack: Slack, factor: Factor | BorderedFactor, rng: np.random.Generator) -> tuple[float, np.ndarray]:
     """The smallest eigenpair of (S, W), from Lanczos on ``-W^{1/2} (S + t W)^{-1} W^{1/2}``."""
     model, root = slack.model, np.sqrt(slack.weight)
     n, dtype = model.problem.n, model.problem.dtype
@@ -325,21 +312,6 @@ def _certificate(
 
 
 def _cost_above(model: LocalModel) -> tuple[float, str]:
-    """The cost of an exactly feasible point z next to Y, rounded up.
-
-    ``|<y_i, y_j> - <z_i, z_j>| <= |y_i| d_j + |y_j| d_i + d_i d_j`` with ``d_i = |y_i - z_i|`` bounded by the manifold, summed
-    against |C|; and the rounding of ``sum_i <g_i, y_i>``, added exactly.
-    """
-    C, Y = model.problem.C, model.Y
-    size = np.linalg.norm(Y, axis=1)
-    reach = C.abs_mul(size)
-    if reach is None:
-        return model.cost, "estimate"
-    field = 3 if np.iscomplexobj(Y) else 1
-    k = Y.shape[1] * field
-    d = model.problem.manifold.defect(Y) + (k + 6) * UNIT * size
-    spread = 2 * float(d @ reach) + float(d @ C.abs_mul(d))
-    matrix = C.matrix()
-    terms = int(np.diff(matrix.indptr).max(initial=0)) if sp.issparse(matrix) else model.problem.n
-    rounding = (field * terms + k + 6 + C.rounding) * UNIT * float(size @ reach)
-    return sum_up(row_dot(C.mul(Y), Y)) + 1.001 * (spread + rounding), "verified"
+    """The cost of an exactly feasible point next to Y, rounded up."""
+    upper = cost_above(model.problem.C, model.Y, model.problem.manifold.defect(model.Y))
+    return (model.cost, "estimate") if upper is None else (upper, "verified")

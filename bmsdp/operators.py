@@ -33,6 +33,11 @@ class Operator:
     threads: int = 1
 
     @property
+    def terms(self) -> int:
+        """Terms in an entry of a product, at most."""
+        return self.n
+
+    @property
     def is_complex(self) -> bool:
         return self.dtype.kind == "c"
 
@@ -111,6 +116,10 @@ class SparseOperator(Operator):
             spmm.csr_mul(self.C.indptr, self.C.indices, self.C.data, Y, out)
         return out
 
+    @property
+    def terms(self) -> int:
+        return int(np.diff(self.C.indptr).max(initial=0))
+
     def matrix(self) -> sp.csr_array:
         return self.C
 
@@ -156,6 +165,10 @@ class LowRankPlusSparse(Operator):
         self.dtype = np.result_type(self.A.dtype, U.dtype, np.float64)
         self.U, self.d = np.ascontiguousarray(U, self.dtype), d
 
+    @property
+    def terms(self) -> int:
+        return self.A.terms + self.n + self.U.shape[1]
+
     def mul(self, Y: np.ndarray) -> np.ndarray:
         d = self.d[:, None] if Y.ndim == 2 else self.d
         out = self.A.mul(Y)
@@ -174,6 +187,30 @@ class LowRankPlusSparse(Operator):
         out.n, out.dtype, out.d, out.rounding = self.n, self.dtype, self.d, self.rounding + 2
         out.A, out.U = self.A.congruence(scale, perm), scale[:, None] * self.U[perm]
         return out
+
+
+class SumOperator(Operator):
+    """``C + W`` of two operators."""
+
+    def __init__(self, C: Operator, W: Operator):
+        if C.n != W.n:
+            raise ValueError(f"a sum of operators of {C.n} and {W.n} rows; they must agree")
+        self.C, self.W, self.n, self.dtype = C, W, C.n, np.result_type(C.dtype, W.dtype)
+
+    @property
+    def terms(self) -> int:
+        return self.C.terms + self.W.terms
+
+    def mul(self, Y: np.ndarray) -> np.ndarray:
+        return self.C.mul(Y) + self.W.mul(Y)
+
+    def diagonal(self) -> np.ndarray | None:
+        c, w = self.C.diagonal(), self.W.diagonal()
+        return None if c is None or w is None else c + w
+
+    def abs_mul(self, v: np.ndarray) -> np.ndarray | None:
+        c, w = self.C.abs_mul(v), self.W.abs_mul(v)
+        return None if c is None or w is None else c + w
 
 
 class ProductOperator(Operator):
@@ -292,6 +329,15 @@ def as_operator(C: Any) -> Operator:
         raise ValueError(f"C cannot be read as a matrix ({error}); pass an ndarray, a sparse array or a LinearOperator") from None
     _check_square(C.shape)
     return _dense(C)
+
+
+def difference(C: Any, A: Any) -> Any:
+    """``C - A`` of a matrix C (CSR or ndarray) and a sparse A; entries that cancel stay in the pattern: it depends on those of C, A."""
+    if isinstance(C, np.ndarray):
+        return C - A.toarray()
+    C, A = C.tocoo(), A.tocoo()
+    rows, columns = (np.concatenate(pair) for pair in zip(C.coords, A.coords, strict=True))
+    return sp.coo_array((np.concatenate([C.data, -A.data]), (rows, columns)), shape=C.shape).tocsr()
 
 
 def spectral_norm(C: Operator, steps: int = 12) -> float:

@@ -12,11 +12,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from .manifolds import Manifold, Oblique
 from .manifolds.base import inner
-from .operators import SparseOperator, as_operator, spectral_norm
+from .operators import SparseOperator, as_operator, difference, spectral_norm
 
 
 class Term:
@@ -207,11 +206,7 @@ class LocalModel:
         C, A = self.problem.C.matrix(), self.problem.manifold.matrix(self.mu)
         if C is None or A is None or self.problem.terms:
             return None
-        if isinstance(C, np.ndarray):
-            return C - A.toarray()
-        C, A = C.tocoo(), A.tocoo()  # summed as triplets, entries that cancel stay in the pattern: it is the same at every Y
-        rows, columns = (np.concatenate(pair) for pair in zip(C.coords, A.coords, strict=True))
-        return sp.coo_array((np.concatenate([C.data, -A.data]), (rows, columns)), shape=C.shape).tocsr()
+        return difference(C, A)
 
     @property
     def dual_value(self) -> float:

@@ -1,160 +1,319 @@
-r"""Error-bounded factorisations: proofs that a floating-point Hermitian matrix is positive definite (floor L1).
+r"""Verified bounds: what holds in exact arithmetic, for the data as given, by floating-point factorisation (floor L1).
 
-`Elimination` analyses a pattern once, `Elimination.factor` runs ``S + diag(t) = L D L*`` in floating point.  If it finishes with
-positive pivots, the exact matrix satisfies ``S + diag(t) >= -diag(e)`` with
+`lower_bound` is the whole of it: the caller's C, A, b and any dual in, a number not above the optimum out.  It knows nothing of
+solvers, manifolds or results.  With ``S = C - A*(y)`` and trace bounds ``X_ii <= r_i`` that rows of A state,
 
-    e_i = gamma_{c (p_i + 5)} (|L| D |L*| 1)_i,     p_i terms in row i of L,  c = 1 (real), 3 (complex),
+    S + t diag(1/r) >= -diag(e)  proved by `bmsdp.factorization`   ==>   optimum >= <b, y> - <b, w>,   A*(w) >= t diag(1/r) + diag(e),
 
-because the backward error obeys ``|E| <= gamma (|L| D |L*|)`` entrywise (Higham, Accuracy and Stability, 2nd ed., Lemma 8.4 and
-Theorem 10.3; any order of summation, FMA allowed) and a Hermitian matrix is at least minus the diagonal of its absolute row
-sums (Gershgorin).  Against the textbook bound ``gamma_{n+1} tr`` per row this counts only the fill that exists: two to four
-digits on sparse graphs.  BLAS is assumed free of Strassen-like products, as OpenBLAS, MKL and BLIS are.
+every error of forming S, of its factorisation and of the final sum included; sums are directed.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-UNIT = 2.0**-53
-TINY = 2.0**-1000  # far above anything underflow can cost, far below anything that matters
-CORE_LIMIT = 8000  # rows of the dense core: 512 MB, 1.7e11 flops
-SPARSE_LIMIT = 3e8  # flops of the sparse phase: a second or so
+from .factorization import UNIT, Arrow, ArrowFactor, BorderedFactor, Elimination, Factor, absolute_gram_rows
+from .linear_maps import LinearMap, MatrixMap, as_linear_map
+from .operators import LowRankPlusSparse, Operator, as_operator, difference
+
+DENSE_LIMIT = 4000  # rows up to which a low-rank cost is expanded where its structure is no help
 
 
-class Elimination:
-    """The symbolic part: ordering, elimination tree and storage for one pattern.
+class SlackForm:
+    """``S = C - A*(mu)`` in the form that factorisations want: S = M, or ``S = M - V V*``.
 
     Attributes
     ----------
-    flops : float
-        Work of one numerical factorisation, the core's BLAS-3 flops counted as one tenth.
+    matrix : CSR or ndarray
+        M off its diagonal; diagonal entries are not read.
+    diagonal : ndarray, (n,)
+        Of M.
+    rounding : ndarray, (n,)
+        The exact S differs from the stored one by at most ``diag(rounding)``, in the Loewner order.
+    border : ndarray, n x r, or None
+        V.
     """
 
-    def __init__(self, indptr: np.ndarray, indices: np.ndarray, perm: np.ndarray, sparse: int, flops: float):
-        from .kernels import elimination as kernel
-
-        self.indptr, self.indices, self.perm, self.sparse = indptr, indices, perm, sparse
-        self.core = len(perm) - sparse
-        self.flops = flops + self.core**3 / 30
-        self.inverse, self.parent, self.pointer, self.terms = kernel.symbolic(indptr, indices, perm, sparse)
-        self.terms[sparse:] += np.arange(self.core) + 1
+    def __init__(self, matrix: Any, diagonal: np.ndarray, rounding: np.ndarray, border: np.ndarray | None = None):
+        self.matrix, self.diagonal, self.rounding, self.border = matrix, diagonal, rounding, border
+        self.is_diagonal = border is not None and sp.issparse(matrix) and not (matrix - sp.diags_array(matrix.diagonal())).nnz
 
     @classmethod
-    def analyse(cls, S: Any) -> Elimination | None:
-        """The analysis of the pattern of S (CSR or ndarray); None where a factorisation is not affordable."""
-        n = S.shape[0]
-        if not sp.issparse(S):
-            return None if n > CORE_LIMIT else cls(np.zeros(n + 1, np.int32), np.zeros(0, np.int32), np.arange(n), 0, 0.0)
-        from .kernels.elimination import minimum_degree
-
-        perm, slot, work = np.empty(n, np.int64), np.empty(S.nnz, np.int64), np.zeros((13, n + 1), np.int64)
-        sparse, flops = minimum_degree(S.indptr, S.indices, SPARSE_LIMIT, perm, slot, work)
-        if sparse < 0 or n - sparse > CORE_LIMIT:
+    def of(cls, C: Operator, A: LinearMap, mu: np.ndarray) -> SlackForm | None:
+        """The form of ``C - A*(mu)``; None where C or A*(mu) has no matrix."""
+        (matrix, V, expanded), A_mu = _split(C), A.matrix(mu)
+        if matrix is None or A_mu is None:
             return None
-        return cls(S.indptr, S.indices, perm, sparse, flops)
+        off, sizes, repeated = A_mu.tocoo(), _absolute_rows(A, A_mu, mu), _multiplicity(A)
+        diagonal_only = isinstance(A_mu, sp.dia_array) or bool((off.row == off.col).all())
+        c, a = matrix.diagonal().real, A_mu.diagonal().real
+        rounding = (repeated + 3) * UNIT * (np.abs(c) + sizes)
+        entries = C.rounding + expanded + (0 if diagonal_only else repeated + 1)
+        if entries:
+            reach = C.abs_mul(np.ones(C.n))
+            assert reach is not None  # C has entries
+            rounding = rounding + entries * UNIT * reach
+        if V is not None:
+            rounding += 6 * UNIT * absolute_gram_rows(V)
+        return cls(matrix if diagonal_only else difference(matrix, A_mu), c - a, rounding, V)
 
-    def factor(self, S: Any, diagonal: np.ndarray) -> Factor:
-        """Factor the matrix with the off-diagonal entries of S (of the analysed pattern) and the given diagonal."""
-        if not sp.issparse(S):
-            core = np.array(S)
-            core[np.diag_indices_from(core)] = diagonal
-            return Factor(self, np.zeros(0, np.int32), np.zeros(0, core.dtype), np.zeros(0), core, -1)
-        from .kernels.elimination import factor
+    def analyse(self) -> Elimination | Arrow | None:
+        """The analysis of the pattern; None where a factorisation is not affordable."""
+        if self.border is None:
+            return Elimination.analyse(self.matrix)
+        if self.is_diagonal:
+            return Arrow(self.border) if self.border.shape[1] <= DENSE_LIMIT else None
+        return Elimination.analyse(self._bordered())
 
-        if not (np.array_equal(S.indptr, self.indptr) and np.array_equal(S.indices, self.indices)):
-            raise ValueError("S has another pattern than the one that was analysed")
-        rows = np.zeros(self.pointer[-1], np.int32)
-        values = np.zeros(self.pointer[-1], S.dtype)
-        D = np.zeros(self.sparse)
-        core = np.zeros((self.core, self.core), S.dtype)
-        tree = (self.perm, self.inverse, self.parent, self.pointer)
-        stop = factor(S.indptr, S.indices, S.data, diagonal, *tree, rows, values, D, core)
-        return Factor(self, rows, values, D, core, stop)
+    def factor(self, tree: Elimination | Arrow, diagonal: np.ndarray) -> Factor | BorderedFactor:
+        """The factorisation of S with this diagonal of M in place of its own."""
+        if self.border is None:
+            assert isinstance(tree, Elimination)
+            return tree.factor(self.matrix, diagonal)
+        if isinstance(tree, Arrow):
+            return BorderedFactor(ArrowFactor(self.border, diagonal), self.border, np.abs(diagonal))
+        inner = tree.factor(self._bordered(), np.concatenate([diagonal, np.ones(self.border.shape[1])]))
+        size = np.abs(diagonal) + np.asarray(abs(self.matrix).sum(axis=1)).ravel()
+        return BorderedFactor(inner, self.border, size * (1 + 1e-8))
+
+    def quotient(self, v: np.ndarray) -> float:
+        """``v* S v``."""
+        off = self.matrix @ v - self.matrix.diagonal() * v + self.diagonal * v
+        inside = np.vdot(v, off).real
+        return float(inside if self.border is None else inside - np.linalg.norm(self.border.conj().T @ v) ** 2)
+
+    def _bordered(self) -> sp.csr_array:
+        V = sp.csr_array(self.border)
+        out = sp.block_array([[self.matrix, V], [V.conj().T, sp.eye_array(V.shape[1])]], format="csr")
+        out.sort_indices()
+        return out
 
 
-class Factor:
-    """``P (S + diag(t)) P* = L D L*``, or the place where that broke down.
+def _split(C: Operator) -> tuple[Any, np.ndarray | None, int]:
+    """``(M, V, p)`` with ``C = M - V V*``, V where that helps; else C in full, a low rank expanded with p u relative error."""
+    if not isinstance(C, LowRankPlusSparse):
+        return C.matrix(), None, 0
+    base, r = C.A.matrix(), C.U.shape[1]
+    if base is None:
+        return None, None, 0
+    diagonal = sp.issparse(base) and not (base - sp.diags_array(base.diagonal())).nnz and 2 * r < C.n
+    if (C.d <= 0).all() and (diagonal or C.n > DENSE_LIMIT):
+        return base, C.U[:, C.d < 0] * np.sqrt(-C.d[C.d < 0]), 0
+    if C.n > DENSE_LIMIT:
+        return None, None, 0
+    full = (C.U * C.d) @ C.U.conj().T
+    full += base
+    full = (full + full.conj().T) / 2
+    return full, None, (3 if C.is_complex else 1) * (r + 5)
+
+
+def _absolute_rows(A: LinearMap, A_mu: Any, mu: np.ndarray) -> np.ndarray:
+    """Row sums of ``sum_j |mu_j| |A_j|``."""
+    if isinstance(A, MatrixMap):
+        return np.bincount(A.i, np.abs(mu)[A.row_of] * np.abs(A.rows.data), A.n)
+    return np.asarray(abs(A_mu).sum(axis=1)).ravel()
+
+
+def _multiplicity(A: LinearMap) -> int:
+    """How many A_j have an entry in one place, at most."""
+    if not isinstance(A, MatrixMap):
+        return 1
+    return int(np.unique(A.i * A.n + A.j, return_counts=True)[1].max(initial=1))
+
+
+@dataclass(frozen=True)
+class VerifiedBound:
+    """What `lower_bound` proved.
 
     Attributes
     ----------
-    definite : bool
-        All pivots positive.
+    bound : float
+        Not above the optimum, in exact arithmetic, for the data as given; -inf where nothing bounds the trace.
+    dual : ndarray, (m,)
+        ``<b, dual> >= bound`` and ``C - A*(dual)`` is positive semidefinite, exactly (up to ``excess`` where a trace bound paid).
+    estimate : float
+        The bound without what rounding cost.
+    shift : float
+        t: the smallest eigenvalue of S, relative to ``diag(1/r)``, was found to be at least about -t.
+    rounding : float
+        ``estimate - bound``, what the errors cost.
+    excess : float
+        ``C - A*(dual) >= -excess I``: 0 unless only ``trace_bound`` limits X.
+    factorisations : int
     """
 
-    def __init__(self, tree: Elimination, rows: np.ndarray, values: np.ndarray, D: np.ndarray, core: np.ndarray, stop: int):
-        self.tree, self.rows, self.values, self.D, self.core, self.stop = tree, rows, values, D, core, stop
-        self.info = 0
-        if stop < 0 and len(core):
-            # the lower half of core is the upper half of core.T: LAPACK overwrites that one, the other keeps the input
-            from scipy.linalg import get_lapack_funcs
+    bound: float
+    dual: np.ndarray = field(repr=False)
+    estimate: float
+    shift: float
+    rounding: float
+    excess: float
+    factorisations: int
 
-            (potrf,) = get_lapack_funcs(("potrf",), (core,))
-            self.diagonal = core.diagonal().copy()
-            self.U, self.info = potrf(core.T, lower=0, overwrite_a=1, clean=0)
-        self.definite = stop < 0 and self.info == 0
 
-    def error_rows(self) -> np.ndarray:
-        """e (n,) with ``S + diag(t) >= -diag(e)`` in exact arithmetic, for a definite factor."""
-        from .kernels.elimination import absolute_row_sums
+class _Traces:
+    """``X_ii <= r_i`` as the caller's own rows state it, and multipliers ``A*(w) >= diag(e)``.
 
-        tree, out = self.tree, np.empty(len(self.tree.perm))
-        core_sums = np.zeros(tree.core)
-        if tree.core:
-            columns = np.empty(tree.core)  # |U| 1, U upper triangular
-            for s in range(0, tree.core, 256):
-                columns[s : s + 256] = np.triu(np.abs(self.U[s : s + 256]), s).sum(axis=1)
-            for s in range(0, tree.core, 256):
-                core_sums += np.triu(np.abs(self.U[s : s + 256]), s).T @ columns[s : s + 256]
-        absolute_row_sums(tree.pointer, self.rows, self.values, self.D, core_sums, out)
-        terms = (3 if np.iscomplexobj(self.core) else 1) * (tree.terms + 5.0)
-        gamma = terms * UNIT / (1 - terms * UNIT)
-        e = np.empty_like(out)
-        e[tree.perm] = gamma * out * (1 + 1e-8) + TINY  # 1e-8 covers the rounding of these sums of positive numbers
-        return e
+    A row of A with a nonnegative diagonal alone, ``sum_i a_i X_ii = b``, bounds every X_ii it sees by ``b / a_i``.
+    """
 
-    def negative_direction(self) -> np.ndarray:
-        """For an indefinite factor: unit v with ``v* (S + diag(t)) v <= 0`` up to rounding."""
-        from scipy.linalg import cho_solve
+    def __init__(self, A: MatrixMap, b: np.ndarray):
+        self.m, n = A.m, A.n
+        diagonal = np.bincount(A.row_of, (A.i != A.j) & (A.rows.data != 0), A.m) == 0
+        value, sign = A.rows.data.real, np.where(b < 0, -1.0, 1.0)
+        negative = np.bincount(A.row_of, value * sign[A.row_of] < 0, A.m) > 0
+        use = (diagonal & ~negative)[A.row_of] & (value != 0)
+        row, i, a = A.row_of[use], A.i[use], np.abs(value[use])
+        r = np.abs(b[row]) / a
+        order = np.lexsort((r, i))
+        first = order[np.unique(i[order], return_index=True)[1]]
+        self.row_trace, self.row, self.a, self.sign = np.full(n, np.inf), np.full(n, -1), np.ones(n), sign
+        self.row_trace[i[first]], self.row[i[first]], self.a[i[first]] = r[first], row[first], a[first]
 
-        from .kernels.elimination import solve_transposed
+    def cover(self, e: np.ndarray) -> np.ndarray | None:
+        """w with ``A*(w) >= diag(e)``; None where a row with e > 0 has no bound."""
+        w, seen = np.zeros(self.m), self.row >= 0
+        if (e[~seen] > 0).any():
+            return None
+        np.maximum.at(w, self.row[seen], e[seen] / self.a[seen] * (1 + 4 * UNIT))
+        return w * self.sign
 
-        tree = self.tree
-        x = np.zeros(len(tree.perm), self.core.dtype)
-        if self.stop >= 0:
-            x[self.stop] = 1
-            solve_transposed(tree.pointer[: self.stop + 1], self.rows, self.values, x)
+
+def lower_bound(C: Any, A: Any = None, b: Any = None, dual: Any = None, *, trace_bound: float | None = None) -> VerifiedBound:
+    """A number not above ``min <C, X>, A(X) = b, X >= 0``, proved from any multipliers.
+
+    Parameters
+    ----------
+    C : ndarray, sparse array or LowRankPlusSparse
+        n x n, real symmetric or complex Hermitian; the caller's original data.
+    A : sequence of n x n matrices, m x n^2 sparse array, or a manifold, optional
+        None means unit diagonal.
+    b : array_like, (m,), optional
+    dual : array_like, (m,)
+        Any real multipliers y: good ones give a good bound, bad ones a bad one.  0 by default.
+    trace_bound : float, optional
+        ``tr X <= trace_bound`` for all feasible X, where rows of A do not say so.
+
+    Raises
+    ------
+    ValueError
+        For a C without entries (a LinearOperator), or whose factorisation is not affordable.
+
+    Cost
+    ----
+    One factorisation when ``C - A*(y)`` is positive definite or almost; a few when it is not.
+    """
+    operator = as_operator(C)
+    A, b = _constraints(operator.n, A, b)
+    traces = _Traces(A, b) if isinstance(A, MatrixMap) else A
+    y = np.zeros(A.m) if dual is None else np.array(dual, float)
+    if y.shape != (A.m,) or not np.isfinite(y).all():
+        raise ValueError(f"dual has shape {y.shape} and must hold {A.m} finite numbers, one per row of A")
+    if trace_bound is not None and not (np.isfinite(trace_bound) and trace_bound > 0):
+        raise ValueError(f"trace_bound = {trace_bound}; a positive finite number is needed")
+    if isinstance(A, MatrixMap) and A.rows.dtype.kind == "c" and not operator.is_complex:
+        operator = operator.as_complex()
+    form = SlackForm.of(operator, A, y)
+    if form is None:
+        raise ValueError(NO_MATRIX)
+    tree = form.analyse()
+    if tree is None:
+        raise ValueError(TOO_DENSE)
+    r = np.where(np.isfinite(traces.row_trace) & (traces.row_trace > 0), traces.row_trace, np.inf)
+    if trace_bound is not None:
+        r = np.minimum(r, trace_bound)
+    weight = 1 / r
+    t, error, count = _definite_shift(form, tree, weight)
+    w = traces.cover(t * weight * (1 + 4 * UNIT) + error * (1 + 4 * UNIT)) if np.isfinite(t) else None
+    excess = 0.0
+    if w is None and trace_bound is not None and np.isfinite(t):
+        w, excess = np.zeros(A.m), float(np.max(t * weight + error)) * (1 + 8 * UNIT)
+    if w is None:
+        return VerifiedBound(-math.inf, y, -math.inf, t, 0.0, math.inf, count)
+    final = y - w
+    slip = 4 * UNIT * float(np.abs(b) @ np.abs(final))
+    paid = excess * trace_bound * (1 + 4 * UNIT) if excess and trace_bound is not None else 0.0
+    bound = sum_down(np.concatenate([b * final, [-slip, -paid]]))
+    free = traces.cover(t * weight)
+    estimate = math.fsum(b * y) - (math.fsum(b * free) if free is not None else t * float(weight.max()) * float(trace_bound or 0))
+    return VerifiedBound(bound, final, estimate, t, estimate - bound, excess, count)
+
+
+def cost_above(C: Operator, Y: np.ndarray, distance: np.ndarray) -> float | None:
+    """The cost of any factor Z with rows ``|y_i - z_i| <= distance_i``, rounded up; None for a C without entries.
+
+    ``|<y_i, y_j> - <z_i, z_j>| <= |y_i| d_j + |y_j| d_i + d_i d_j``, summed against |C|; and the rounding of ``sum_i <g_i, y_i>``, which
+    is added exactly.
+    """
+    size = np.linalg.norm(Y, axis=1)
+    reach = C.abs_mul(size)
+    if reach is None:
+        return None
+    field = 3 if np.iscomplexobj(Y) else 1
+    k = Y.shape[1] * field
+    d = distance + (k + 6) * UNIT * size
+    spread = 2 * float(d @ reach) + float(d @ C.abs_mul(d))
+    rounding = (field * C.terms + k + 6 + C.rounding) * UNIT * float(size @ reach)
+    rows = np.einsum("ij,ij->i", C.mul(Y).conj(), Y).real
+    return sum_up(rows) + 1.001 * (spread + rounding)
+
+
+NO_MATRIX = (
+    "a verified bound needs the entries of C, and C is an operator that only multiplies: pass C as an array, a sparse array or "
+    "LowRankPlusSparse(A, U, d), or ask for certify='probabilistic'"
+)
+TOO_DENSE = "a verified bound needs a factorisation of C - A*(mu), and there is too much fill-in for one; ask for certify='probabilistic'"
+
+
+def _constraints(n: int, A: Any, b: Any) -> tuple[Any, np.ndarray]:
+    """The caller's A as a map, and b."""
+    if A is None:
+        if b is not None and np.shape(b) != (n,):
+            raise ValueError(f"b has shape {np.shape(b)} but without A it is the diagonal of X; it must have shape ({n},)")
+        rows = sp.csr_array((np.ones(n), np.arange(n, dtype=np.int64) * (n + 1), np.arange(n + 1)), shape=(n, n * n))
+        return MatrixMap(rows, n), np.ones(n) if b is None else np.array(b, float)
+    A = as_linear_map(A, n)
+    if b is None and not hasattr(A, "b"):
+        raise ValueError(f"A has {A.m} rows but b was not given; pass the {A.m} right-hand sides")
+    b = np.array(A.b if b is None else b, float)
+    if b.shape != (A.m,) or not np.isfinite(b).all():
+        raise ValueError(f"b has shape {b.shape} and must hold {A.m} finite numbers, one per row of A")
+    return A, b
+
+
+def _definite_shift(form: SlackForm, tree: Any, weight: np.ndarray) -> tuple[float, np.ndarray, int]:
+    """``(t, e, factorisations)``: ``S + t diag(weight) >= -diag(e)``; t = inf where no t was found.
+
+    A factorisation that breaks down shows a direction of nonpositive curvature, so the next t is above its quotient.
+    """
+    size = float(np.max((np.abs(form.diagonal) + form.rounding / UNIT) / np.where(weight > 0, weight, np.inf), initial=0.0))
+    t, failed, found = 0.0, 0.0, None
+    for count in range(1, 61):
+        diagonal = form.diagonal + t * weight
+        factor = form.factor(tree, diagonal)
+        if factor.definite:
+            found = t, factor.error_rows() + form.rounding + 4 * UNIT * np.abs(diagonal), count
+            if t <= 1.1 * failed or t <= 1e-14 * size:
+                break
+            t = math.sqrt(failed * t) if failed > 0 else t / 10
+            continue
+        v = factor.negative_direction()
+        below = -form.quotient(v) / max(float(np.abs(v) ** 2 @ weight), 1e-300)
+        failed = max(failed, t, below)
+        if found is not None:
+            t = math.sqrt(failed * found[0])
+            if found[0] <= 1.1 * failed:
+                break
+        elif not np.isfinite(failed) or not weight.any():
+            break
         else:
-            r = self.info - 1
-            column = self.U[r, :r]  # untouched half: row r of core.T
-            w = cho_solve((self.U[:r, :r], False), column.conj(), check_finite=False) if r else column
-            x[tree.sparse : tree.sparse + r] = -w.conj() if r else 0
-            x[tree.sparse + r] = 1
-            solve_transposed(tree.pointer, self.rows, self.values, x)
-        v = np.empty_like(x)
-        v[tree.perm] = x
-        return v / np.linalg.norm(v)
-
-    def solve(self, v: np.ndarray) -> np.ndarray:
-        """``(S + diag(t))^{-1} v`` for a definite factor."""
-        from scipy.linalg import cho_solve
-
-        from .kernels.elimination import solve_forward, solve_transposed
-
-        tree = self.tree
-        x = v[tree.perm].astype(self.core.dtype)
-        solve_forward(tree.pointer, self.rows, self.values, x)
-        x[: tree.sparse] /= self.D
-        if tree.core:
-            tail = cho_solve((self.U, False), x[tree.sparse :].conj(), check_finite=False)
-            x[tree.sparse :] = tail.conj()
-        solve_transposed(tree.pointer, self.rows, self.values, x)
-        out = np.empty_like(x)
-        out[tree.perm] = x
-        return out
+            t = max(1.1 * failed, 3 * t, 1e-15 * size)
+    return found if found is not None else (math.inf, form.rounding, count)
 
 
 def sum_down(terms: np.ndarray) -> float:

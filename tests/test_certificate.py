@@ -319,9 +319,9 @@ def test_lanczos_start_does_not_depend_on_the_point():
 
 def test_verified_needs_a_matrix(rng):
     C = hermitian(rng, 6)
-    for cost in (spla.aslinearoperator(C), LowRankPlusSparse(None, rng.standard_normal((6, 2)))):
+    for cost in (spla.aslinearoperator(C), LowRankPlusSparse(spla.aslinearoperator(C), rng.standard_normal((6, 2)))):
         problem = Problem(cost, Oblique(np.ones(6)))
-        with pytest.raises(ValueError, match="verified bound needs a factorisation.*pass C as an array"):
+        with pytest.raises(ValueError, match="verified bound needs the entries of C.*pass C as an array"):
             certify(problem.at(problem.random_point(2, rng)), rigor="verified", rng=rng)
         assert certify(problem.at(problem.random_point(2, rng)), rng=rng).rigor == "probabilistic"
 

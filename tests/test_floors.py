@@ -12,11 +12,11 @@ PACKAGE = Path(__file__).resolve().parents[1] / "bmsdp"
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     "_version kernels io theory",
-    "operators linear_maps perturbation verified gallery rounding",
+    "operators linear_maps perturbation factorization verified gallery rounding",
     "manifolds",
     "problem",
-    "minimize result solvers preconditioners certificate checkpoint dimacs lanczos",
-    "staircase augmented_lagrangian",
+    "minimize result solvers preconditioners certificate checkpoint dimacs lanczos curvature",
+    "staircase smoothed augmented_lagrangian",
     "sdp detect presolve",
     "applications",
     "cli __main__ plot interfaces learned",

@@ -78,6 +78,12 @@ class Manifold(LinearMap):
         """The w with ``A*(w) = diag(1 / row_trace)``, so that ``<b, w> = n``; None where rows are unbounded."""
         return self.cover(1 / self.row_trace) if (self.row_trace > 0).all() else None
 
+    @property
+    def kappa(self) -> float:
+        """A bound on ``|A*(mu)|_2 / |A*(mu) Y|_F`` over all mu and feasible Y: traces and identity blocks have ``1 / sqrt(min b)``."""
+        positive = self.b[self.b > 0]
+        return float(1 / np.sqrt(positive.min())) if positive.size else 0.0
+
     def project(self, Y: np.ndarray, V: np.ndarray, factor: Any = None) -> np.ndarray:
         """``V - A*(mu(V)) Y``, the tangent part of V."""
         return V - self.adjoint_mul(self.multipliers(Y, V, factor), Y)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from bmsdp import gallery, verified
-from bmsdp.verified import Elimination, sum_down, sum_up
+from bmsdp import factorization, gallery
+from bmsdp.factorization import Elimination
+from bmsdp.verified import sum_down, sum_up
 
 FORM = pytest.mark.parametrize("form", ["dense", "sparse"])
 KINDS = pytest.mark.parametrize("dtype", [np.float64, np.complex128])
@@ -246,12 +247,12 @@ def test_diagonal_of_the_matrix_itself_is_replaced():
 
 
 def test_what_is_not_affordable_is_declined(monkeypatch):
-    monkeypatch.setattr(verified, "CORE_LIMIT", 10)
+    monkeypatch.setattr(factorization, "CORE_LIMIT", 10)
     assert Elimination.analyse(np.eye(11)) is None and Elimination.analyse(np.eye(10)) is not None
     assert Elimination.analyse(sp.csr_array(np.ones((11, 11)))) is None
     path = sp.diags_array([np.ones(49), np.ones(49)], offsets=[-1, 1]).tocsr()
     assert Elimination.analyse(path) is not None
-    monkeypatch.setattr(verified, "SPARSE_LIMIT", 10.0)
+    monkeypatch.setattr(factorization, "SPARSE_LIMIT", 10.0)
     assert Elimination.analyse(gallery.toroidal_grid(6, 20, 0)) is None
 
 
