@@ -7,13 +7,14 @@
 ('CERTIFIED', -3.0)
 """
 
-from . import gallery, manifolds, solvers
+from . import gallery, manifolds, solvers, theory
 from ._version import __version__
 from .certificate import certify
 from .checkpoint import checkpoint
 from .manifolds import Oblique, Product, Sphere, StiefelProduct, Unconstrained
 from .minimize import minimize
 from .operators import LowRankPlusSparse
+from .perturbation import Perturbation
 from .problem import LocalModel, Problem, Term
 from .result import Certificate, Result, Status
 from .sdp import solve
@@ -23,6 +24,7 @@ __all__ = [
     "LocalModel",
     "LowRankPlusSparse",
     "Oblique",
+    "Perturbation",
     "Problem",
     "Product",
     "Result",
@@ -39,4 +41,5 @@ __all__ = [
     "minimize",
     "solve",
     "solvers",
+    "theory",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -69,11 +69,13 @@ def lanczos(
     vectors: int = 1,
     enough: Callable[[Ritz], bool] | None = None,
     stop: Callable[[], bool] | None = None,
+    again: bool = False,
 ) -> Ritz:
     """Run Lanczos with ``mul`` on the complement of the orthonormal columns ``deflate`` (n x r).
 
     At the steps `LOOKS` ``enough(ritz)`` may end it, from 64 steps on ``stop()`` may as well.  Cost: ``steps`` products,
-    ``2 n steps^2`` flops and ``n steps`` numbers for the reorthogonalisation (left out where that storage is too large).
+    ``2 n steps^2`` flops and ``n steps`` numbers for the reorthogonalisation (left out where that storage is too large; Ritz
+    vectors then only with ``again``, from as many products again).
     """
     Q = np.zeros((n, 0), dtype) if deflate is None else deflate
     free = n - Q.shape[1]
@@ -89,6 +91,7 @@ def lanczos(
     q = complement(gaussian(rng, (n,), dtype))
     q = complement(q / np.linalg.norm(q))
     q /= np.linalg.norm(q)
+    start = q
     alpha, beta, previous = np.zeros(steps), np.zeros(steps), np.zeros_like(q)
     exhausted, scale = free <= 1, 0.0
     for j in range(steps):
@@ -109,9 +112,27 @@ def lanczos(
         if last or (enough is not None and j + 1 in LOOKS):
             ritz = _ritz(alpha[: j + 1], beta[: j + 1], basis if store else None, vectors, free, exhausted, dtype)
             if last or (enough is not None and enough(ritz)):
-                return ritz
+                if store or not again:
+                    return ritz
+                V = _vectors_again(lambda v: complement(mul(v)), start, alpha[: j + 1], beta[: j + 1], min(vectors, j + 1))
+                return replace(ritz, vectors=V)
         previous, q = q, w / beta[j]
     raise AssertionError("the last step returns")
+
+
+def _vectors_again(
+    mul: Callable[[np.ndarray], np.ndarray], q: np.ndarray, alpha: np.ndarray, beta: np.ndarray, vectors: int
+) -> np.ndarray:
+    """The lowest Ritz vectors (n x vectors) of a run whose basis was not stored: the same recurrence once more."""
+    from scipy.linalg import eigh_tridiagonal
+
+    s = eigh_tridiagonal(alpha, beta[:-1])[1] if len(alpha) > 1 else np.ones((1, 1))
+    V, previous = np.zeros((len(q), vectors), q.dtype), np.zeros_like(q)
+    for j in range(len(alpha)):
+        V += q[:, None] * s[j, :vectors]
+        w = mul(q) - alpha[j] * q - (beta[j - 1] if j else 0.0) * previous
+        previous, q = q, w / beta[j] if beta[j] > 0 else w
+    return V / np.linalg.norm(V, axis=0)
 
 
 def _ritz(

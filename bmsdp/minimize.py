@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ._version import __version__
+from .curvature import Curvature, curvature, escape_saddle
 from .problem import LocalModel, Problem
 from .result import Data, Result, Status
 
@@ -106,9 +107,9 @@ def versions() -> dict[str, str]:
 
 
 def descend(
-    problem: Problem, solver: Solver, Y: np.ndarray, tol: float, record: Record, check: Check | None = None
+    problem: Problem, solver: Solver, Y: np.ndarray, tol: float, record: Record, check: Check | None = None, eps_g: float | None = None
 ) -> tuple[LocalModel, Status]:
-    """Run ``solver`` until ``grad_norm <= tol grad_scale`` and ``check``, asked there, is content.
+    """Run ``solver`` until ``grad_norm <= tol grad_scale`` (``eps_g`` where that is given) and ``check``, asked there, is content.
 
     ``check(model)`` returns None to stop or a smaller tol to go on with.  Free estimates of the gradient decide when the
     true one is worth a product.  Returns a model that owns its Y, and LOCALLY_OPTIMAL, STALLED, a limit or INTERRUPTED.
@@ -121,14 +122,12 @@ def descend(
                 return model.copy(), limit
             if info.get("inner", False):
                 continue
-            stalled = info.get("stalled", False)
+            stalled, small = info.get("stalled", False), tol * model.grad_scale if eps_g is None else eps_g
             free = info.get("grad_norm")
-            if (free is None or free <= tol * model.grad_scale or stalled) and (
-                model.grad_norm <= tol * model.grad_scale or stalled
-            ):
+            if (free is None or free <= small or stalled) and (model.grad_norm <= small or stalled):
                 tighter = check(model) if check is not None else None
                 if tighter is None:
-                    critical = model.grad_norm <= tol * model.grad_scale
+                    critical = model.grad_norm <= small
                     return model.copy(), Status.LOCALLY_OPTIMAL if critical else Status.STALLED
                 if stalled:
                     return model.copy(), Status.STALLED
@@ -136,6 +135,42 @@ def descend(
     except KeyboardInterrupt:
         return problem.at((model.Y if model is not None else Y).copy()), Status.INTERRUPTED
     raise RuntimeError(f"{type(solver).__name__}.iterates ended; a solver has to yield for ever")
+
+
+def descend_to_second_order(
+    problem: Problem, solver: Solver, Y: np.ndarray, tol: float, eps_g: float | None, eps_H: float | None, record: Record, rng: Any
+) -> tuple[LocalModel, Status, dict[str, Any] | None]:
+    """`descend`, and unless eps_H is None along negative curvature below ``-eps_H`` as long as there is any.
+
+    Returns model, status (LOCALLY_OPTIMAL: both conditions hold) and `Result.second_order`.
+    """
+    escapes = 0
+    while True:
+        model, status = descend(problem, solver, Y, tol, record, eps_g=eps_g)
+        if eps_H is None:
+            return model, status, None
+        found = curvature(model, eps_H, rng, stop=record.out_of_time)
+        record.products += found.products
+        facts = second_order_report(model, found, eps_g or tol * model.grad_scale, eps_H, escapes)
+        if found.value >= -eps_H or status not in (Status.LOCALLY_OPTIMAL, Status.STALLED):
+            resolved = found.lower >= -eps_H or status is not Status.LOCALLY_OPTIMAL
+            return model, status if resolved else Status.STALLED, facts
+        trial, spent = escape_saddle(model, found)
+        record.products += spent
+        if trial is None:
+            return model, Status.STALLED, facts
+        Y, escapes = trial.Y, escapes + 1
+
+
+def second_order_report(model: LocalModel, found: Curvature, eps_g: float, eps_H: float, escapes: int) -> dict[str, Any]:
+    """`Result.second_order`."""
+    return {
+        "grad_norm": model.grad_norm, "eps_g": float(eps_g), "hess_min": found.value, "hess_min_lower": found.lower,
+        "eps_H": float(eps_H), "rigor": found.rigor, "escapes": escapes,
+    }  # fmt: skip
+
+
+_UNITS = {"eps_g": "gradient 2 S Y", "eps_H": "Hessian, those of C"}
 
 
 def check_rank(problem: Problem, rank: Any) -> None:
@@ -158,6 +193,15 @@ def check_start(problem: Problem, Y: Any, name: str = "Y") -> np.ndarray:
     return np.ascontiguousarray(Y, problem.dtype)
 
 
+def _first_point(problem: Problem, Y: Any, rank: Any, rng: np.random.Generator) -> np.ndarray:
+    if Y is not None:
+        return check_start(problem, Y)
+    if rank is None:
+        raise ValueError("neither Y nor rank was given; pass a start or a number of columns")
+    check_rank(problem, rank)
+    return problem.random_point(rank, rng)
+
+
 def minimize(
     problem: Problem,
     solver: Solver,
@@ -177,44 +221,43 @@ def minimize(
 
     Parameters
     ----------
-    Y : ndarray, n x k, optional
-        Feasible start; a random one of ``rank`` columns otherwise.
+    Y : ndarray, n x k, optional; a random point of ``rank`` columns otherwise
     tol : float
         Stop at ``grad_norm <= tol * grad_scale`` (dimensionless).
     eps_g : float, optional
-        Stop at ``grad_norm <= eps_g`` instead, in the cost's units.
+        Stop at ``grad_norm <= eps_g`` instead, in the units of the gradient ``2 S Y``.
+    eps_H : float, optional
+        Stop only where ``lambda_min(Hess) >= -eps_H`` was checked as well (`bmsdp.curvature`), in the units of the Hessian, those of
+        C; at points of larger negative curvature, step along it and go on.
     max_iter, max_time
         Limits: iterations, seconds.
     callback : callable, optional
         ``callback(model, info)`` at every iterate; raise StopIteration to stop.
-    progress : bool, optional
-        Progress bar; by default when stderr is a terminal and tqdm is there.
+    progress : bool, optional; by default when stderr is a terminal and tqdm is there
 
     Returns
     -------
     Result
-        Status LOCALLY_OPTIMAL where the gradient is small enough; bound -inf.
+        Status LOCALLY_OPTIMAL where the gradient is small enough (and, with eps_H, the curvature checked: both figures are in
+        ``result.second_order``); bound -inf.
     """
-    if eps_H is not None:
-        raise NotImplementedError("eps_H (second-order points with checked curvature) is not available yet; leave it None")
-    if Y is not None:
-        Y = check_start(problem, Y)
-    elif rank is None:
-        raise ValueError("neither Y nor rank was given; pass a start or a number of columns")
-    else:
-        check_rank(problem, rank)
-        Y = problem.random_point(rank, np.random.default_rng(rng))
-    if eps_g is not None:
-        scale = problem.at(Y).grad_scale
-        tol = eps_g / scale if scale > 0 else 1.0
+    generator = np.random.default_rng(rng)
+    Y = _first_point(problem, Y, rank, generator)
+    for name, eps in (("eps_g", eps_g), ("eps_H", eps_H)):
+        if eps is not None and not (np.isfinite(eps) and eps > 0):
+            raise ValueError(f"{name} = {eps}; a positive finite number is needed, in the units of the {_UNITS[name]}")
     record = Record(max_iter, max_time, callback, progress)
     try:
-        model, status = descend(problem, solver, Y, tol, record)
+        model, status, facts = descend_to_second_order(problem, solver, Y, tol, eps_g, eps_H, record, generator)
     finally:
         record.close()
+    message = status.value
+    if facts is not None and status is Status.LOCALLY_OPTIMAL:
+        message = "second-order point: |grad| = {grad_norm:.2e}, Hessian >= {hess_min_lower:.2e} ({rigor})".format_map(facts)
     return Result(
         Y=model.Y, cost=model.cost, bound=-np.inf, gap=np.inf, dual=model.mu, dual_geq=np.zeros(0), status=status,
-        message=status.value, nit=record.nit, products=record.products, time=record.elapsed, history=record.history(),
-        certificate=None, options={"solver": repr(solver), "tol": tol, "rank": Y.shape[1]}, versions=versions(),
-        data=Data(problem.C, problem.manifold, problem.manifold.b),
+        message=message, nit=record.nit, products=record.products, time=record.elapsed, history=record.history(),
+        certificate=None, versions=versions(),
+        options={"solver": repr(solver), "tol": tol, "eps_g": eps_g, "eps_H": eps_H, "rank": Y.shape[1]},
+        data=Data(problem.C, problem.manifold, problem.manifold.b), second_order=facts,
     )  # fmt: skip

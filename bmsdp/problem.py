@@ -15,7 +15,8 @@ import numpy as np
 
 from .manifolds import Manifold, Oblique
 from .manifolds.base import inner
-from .operators import SparseOperator, as_operator, difference, spectral_norm
+from .operators import Operator, SparseOperator, as_operator, difference, spectral_norm
+from .perturbation import perturb
 
 
 class Term:
@@ -84,6 +85,7 @@ class Problem:
         self.C, self.manifold, self.terms = C, manifold, tuple(terms)
         self.blocks = blocks if blocks is not None else [slice(0, C.n)]
         self.cost_scale = cost_scale
+        self.noise: Operator | None = None  # W, of a perturbed problem
         self.cache: dict[str, Any] = {}  # what certificates keep from one point to the next
         if norm_C is not None:
             self.norm_C = float(norm_C)
@@ -109,9 +111,21 @@ class Problem:
         """A random feasible factor with k columns."""
         return self.manifold.random_point(k, rng, self.dtype)
 
-    def perturbed(self, sigma: float, rng: Any = None) -> Problem:
-        """The problem with Gaussian noise of size sigma on C (smoothed analysis)."""
-        raise NotImplementedError("cost perturbation arrives with the perturbation module")
+    def perturbed(self, sigma: float, rng: Any = None, *, pattern: bool = False) -> Problem:
+        """The problem with Gaussian noise W on C, ``E|W_ij|^2 = sigma^2`` (smoothed analysis); its ``noise`` is W.
+
+        Parameters
+        ----------
+        sigma : float
+            In the units of C.
+        rng : Generator or seed
+        pattern : bool
+            On the nonzero entries of a sparse C only: outside the theorem.
+        """
+        C, noise = perturb(self.C, sigma, rng, A=self.manifold, pattern=pattern)
+        out = Problem(C, self.manifold, self.terms, blocks=self.blocks, cost_scale=self.cost_scale, threads=self.C.threads)
+        out.noise = noise
+        return out
 
 
 class LocalModel:

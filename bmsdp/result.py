@@ -102,6 +102,13 @@ class Result:
     certificate : Certificate or None
     options, versions : dict
         What was asked, detected and chosen; library versions.
+    second_order : dict or None
+        Where curvature was checked: "grad_norm" and "eps_g", "hess_min" (the lowest value met), "hess_min_lower" (the bound),
+        "eps_H", "rigor" of that bound, and "escapes", the steps taken along negative curvature.
+    perturbation : dict or None
+        Where ``solve(perturbation=...)`` was asked for: "sigma", "pattern", "continuation", "norm_W" (of the noise), "eps_g", "eps_H",
+        "guarantee" (what the theorem promises at this rank), and cost, bound, gap and rigor of one point, before any continuation,
+        for the "perturbed" and the "original" problem.
     """
 
     Y: np.ndarray = field(repr=False)
@@ -120,6 +127,8 @@ class Result:
     options: dict[str, Any] = field(repr=False)
     versions: dict[str, str] = field(repr=False)
     data: Data | None = field(repr=False, compare=False, default=None)
+    second_order: dict[str, Any] | None = field(repr=False, default=None)
+    perturbation: dict[str, Any] | None = field(repr=False, default=None)
 
     @property
     def success(self) -> bool:
@@ -178,12 +187,13 @@ class Result:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an .npz file without pickle: everything but the caller's data."""
-        plain = {k: getattr(self, k) for k in ("cost", "bound", "gap", "message", "nit", "products", "time", "options", "versions")}
+        names = ("cost", "bound", "gap", "message", "nit", "products", "time", "options", "versions", "second_order", "perturbation")
+        plain = {k: getattr(self, k) for k in names}
         arrays: dict[str, Any] = {"Y": self.Y, "dual": self.dual, "dual_geq": self.dual_geq}
         arrays |= {f"history_{k}": v for k, v in self.history.items()}
         if self.certificate is not None:
-            names = ("bound", "gap", "gap_abs", "eig_min", "eig_min_lower", "rigor", "gap_rigor", "failure_probability")
-            plain["certificate"] = {k: getattr(self.certificate, k) for k in names}
+            figures = ("bound", "gap", "gap_abs", "eig_min", "eig_min_lower", "rigor", "gap_rigor", "failure_probability")
+            plain["certificate"] = {k: getattr(self.certificate, k) for k in figures}
             arrays |= {"certificate_vector": self.certificate.vector, "certificate_dual": self.certificate.dual}
         plain |= {"format": FORMAT, "status": self.status.name}
         with open(path, "wb") as file:  # a file object keeps NumPy from appending ".npz" to the caller's name

@@ -17,8 +17,10 @@ from .linear_maps import MatrixMap, as_linear_map
 from .manifolds import Manifold, Oblique
 from .minimize import Solver, check_rank, check_start
 from .operators import as_operator
+from .perturbation import Perturbation, as_perturbation
 from .problem import LocalModel, Problem
 from .result import Data, Result
+from .smoothed import smoothed
 from .staircase import staircase
 
 LOGGER = logging.getLogger("bmsdp")
@@ -38,8 +40,8 @@ def solve(
 
     Parameters
     ----------
-    C : ndarray, sparse array or matrix, LinearOperator, LowRankPlusSparse, or Problem
-        n x n, real symmetric or complex Hermitian.  A `Problem` brings its own constraints.
+    C : ndarray, sparse array or matrix, LinearOperator, LowRankPlusSparse, or Problem (with its own constraints)
+        n x n, real symmetric or complex Hermitian.
     A : sequence of n x n matrices, m x n^2 sparse array, or LinearMap, optional
         Row j of a stacked A is ``A_j.ravel()`` (C order).  None means unit diagonal.  Rows may be positive diagonals with
         disjoint supports (given diagonal, trace, X_ii + X_jj = 1, ...) and identity blocks, in any order and scaling.
@@ -47,25 +49,24 @@ def solve(
         Real right-hand side.
     rank : int, optional
         Columns of Y, kept; the status says whether they sufficed.  None: a staircase from about ``2 ln n`` up.
-    A_geq, b_geq, blocks, trace_bound, perturbation, method
+    A_geq, b_geq, blocks, trace_bound, method
         Not available yet beyond their defaults.
     solver : Solver, optional
         One of `bmsdp.solvers`; `Default` when absent.
-    warm_start : Result or ndarray, n x k, optional
-        A start; made feasible if it is not.
+    warm_start : Result or ndarray, n x k, optional; made feasible if it is not
+    perturbation : float, "auto" or Perturbation, optional
+        Gaussian noise of this standard deviation on the entries of C first (smoothed analysis), then the original problem from there.
+        What came out in between, for both costs, is in ``result.perturbation``; see `bmsdp.Perturbation`.
     tol : float
         Relative gap to certify, in (0, 1).
-    max_time : float, optional
-        Seconds.
+    max_time : float, optional; seconds
     certify : {"auto", "verified", "probabilistic", "estimate", None}
         How the bound is to be known; "auto" takes the first that is affordable, None forgoes it.
     threads : int
-    rng : Generator or seed, optional
-        Fresh entropy when None; the seed is kept in ``options``.
+    rng : Generator or seed, optional; fresh entropy when None, the seed being kept in ``options``
     callback : callable, optional
         ``callback(model, info)`` at every iterate; StopIteration ends the run.
-    progress : bool, optional
-        Progress bar; by default where stderr is a terminal.
+    progress : bool, optional; by default where stderr is a terminal
     verbose : int
         1: what was detected and chosen, and a table of certificates, through the logger "bmsdp" to stdout.
 
@@ -80,17 +81,20 @@ def solve(
     ValueError, NotImplementedError
         For data that are not finite, Hermitian or consistent; for constraints that are not recognised (naming the row).
     """
-    _not_yet(A_geq=A_geq, b_geq=b_geq, blocks=blocks, trace_bound=trace_bound, perturbation=perturbation)
+    _not_yet(A_geq=A_geq, b_geq=b_geq, blocks=blocks, trace_bound=trace_bound)
     _check(method, tol, threads, max_time, solver, certify)
+    noise = None if perturbation is None else as_perturbation(perturbation)
     start = time.perf_counter()
     problem, found, data = _state(C, A, b, int(threads))
     options = {"rank": rank, "tol": float(tol), "certify": certify, "max_time": max_time, "callback": callback, "progress": progress}
-    result = _run(problem, found, solver, warm_start, np.random.SeedSequence().entropy if rng is None else rng, verbose, options)
+    seed = np.random.SeedSequence().entropy if rng is None else rng
+    result = _run(problem, found, solver, warm_start, noise, seed, verbose, options)
     return dataclasses.replace(result, data=data, time=time.perf_counter() - start)
 
 
 def _run(
-    problem: Problem, found: Recognised | None, solver: Solver | None, warm_start: Any, seed: Any, verbose: int, options: dict[str, Any]
+    problem: Problem, found: Recognised | None, solver: Solver | None, warm_start: Any, noise: Perturbation | None, seed: Any,
+    verbose: int, options: dict[str, Any],
 ) -> Result:  # fmt: skip
     """The staircase, from and to the caller's coordinates."""
     if options["rank"] is not None:
@@ -100,7 +104,10 @@ def _run(
     chosen = _describe(problem)
     with logged_to(sys.stdout) if verbose >= 1 else contextlib.nullcontext():
         LOGGER.info("bmsdp: %s", chosen)
-        result = staircase(problem, solver, Y, report=LOGGER.info, rng=generator, **options)
+        if noise is None:
+            result = staircase(problem, solver, Y, report=LOGGER.info, rng=generator, **options)
+        else:
+            result = smoothed(problem, solver, Y, noise, report=LOGGER.info, rng=generator, **options)
         LOGGER.info("bmsdp: %s: %s", result.status.name, result.message)
     kept = {
         "manifold": chosen, "method": "manifold", "threads": problem.C.threads, "max_time": options["max_time"],

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from .certificate import certify as prove
+from .curvature import curvature, descent_along, escape_saddle
 from .manifolds.base import gaussian, inner
-from .minimize import Record, Solver, descend, versions
+from .minimize import Record, Solver, descend, second_order_report, versions
 from .problem import LocalModel, Problem
 from .result import Certificate, Data, Result, Status
 from .solvers import Default
@@ -40,8 +41,12 @@ def _padded(k: int) -> int:
 class _Stair:
     """The state of one staircase: the certificate asked for inside `descend`, and what it decided."""
 
-    def __init__(self, tol: float, rigor: str | None, rng: np.random.Generator, record: Record, keep: bool):
-        self.tol, self.rigor, self.rng, self.record, self.keep = tol, rigor, rng, record, keep
+    def __init__(
+        self, tol: float, rigor: str | None, rng: np.random.Generator, record: Record, keep: bool, second_order: tuple[float, float] | None
+    ):
+        self.tol, self.rigor, self.rng, self.record, self.keep, self.eps = tol, rigor, rng, record, keep, second_order
+        self.second_order: dict[str, Any] | None = None
+        self.escapes = 0
         self.certificate: Certificate | None = None  # of the last point
         self.best: Certificate | None = None  # the highest bound met: a bound holds whatever point it came from
         self.guesses = 0
@@ -57,7 +62,7 @@ class _Stair:
         self.curved = found.gap > self.tol and self._is_curved(model, found)
         if found.gap <= self.tol or model.problem.manifold.shift is None and size <= self.tol:
             return None
-        if self.curved and (not self.keep or size <= min(self.tol, 1e-6)):
+        if self.curved and (not self.keep or model.grad_norm <= self.critical(model)):
             return None
         if size <= 1e-13:
             return None
@@ -67,6 +72,24 @@ class _Stair:
             return None  # the point is good: what lacks is resolution of the eigenvalue bound, which descent cannot mend
         missing = found.gap if np.isfinite(found.gap) else missing
         return size * float(np.clip(np.sqrt(self.tol / max(missing, self.tol)), 0.1, 0.7))
+
+    def critical(self, model: LocalModel) -> float:
+        """The gradient norm that counts as zero at a kept rank."""
+        return self.eps[0] if self.eps is not None else min(self.tol, 1e-6) * model.grad_scale
+
+    def saddle(self, model: LocalModel) -> np.ndarray | None:
+        """At a kept rank: a lower point along negative curvature of the Hessian; None at a second-order point."""
+        eps_H = self.eps[1] if self.eps is not None else 1e-6 * model.problem.norm_C
+        steps = 1024 if self.eps is not None else 256
+        found = curvature(model, eps_H, self.rng, max_steps=steps, stop=self.record.out_of_time)
+        self.record.products += found.products
+        self.second_order = second_order_report(model, found, self.critical(model), eps_H, self.escapes)
+        if found.value >= -eps_H:
+            return None
+        trial, spent = escape_saddle(model, found)
+        self.record.products += spent
+        self.escapes += 1
+        return None if trial is None else trial.Y
 
     def _is_curved(self, model: LocalModel, found: Certificate) -> bool:
         """Whether curvature outside the range of Y promises more than the gradient does (cf. bound G1 of the theory)."""
@@ -113,6 +136,7 @@ def staircase(
     callback: Callable[[LocalModel, dict[str, Any]], object] | None = None,
     progress: bool | None = None,
     report: Callable[[str], None] | None = None,
+    second_order: tuple[float, float] | None = None,
     rng: Any = None,
 ) -> Result:
     """Solve to a certified relative gap of ``tol``.
@@ -129,6 +153,9 @@ def staircase(
         Rigor of the certificate; None for none.
     report : callable, optional
         Receives the lines of a fixed-width table, one a certificate.
+    second_order : (eps_g, eps_H), optional
+        At a kept rank: what counts as a second-order point where the gap cannot be proved.  By default a relative gradient of
+        ``min(tol, 1e-6)`` and curvature above ``-1e-6 norm_C``, as far as 256 Lanczos steps see it.
 
     Returns
     -------
@@ -140,7 +167,7 @@ def staircase(
     if Y is None:
         Y = problem.random_point(start_rank(problem) if rank is None else rank, generator)
     record = Record(max_iter, max_time, callback, progress, report)
-    stair = _Stair(tol, certify, generator, record, rank is not None)
+    stair = _Stair(tol, certify, generator, record, rank is not None, second_order)
     record.report(TABLE)
     try:
         model, status = _climb(problem, solver, Y, stair)
@@ -155,9 +182,15 @@ def _climb(problem: Problem, solver: Solver, Y: np.ndarray, stair: _Stair) -> tu
     while True:
         model, status = descend(problem, solver, Y, look, stair.record, stair.check)
         full = Y.shape[1] >= problem.n and free_columns(model.Y) == 0
-        if status not in (Status.LOCALLY_OPTIMAL, Status.STALLED) or not stair.curved or stair.keep or full:
+        if status not in (Status.LOCALLY_OPTIMAL, Status.STALLED) or not stair.curved or full and not stair.keep:
             break
         assert stair.certificate is not None
+        if stair.keep:
+            lower = stair.saddle(model)
+            if lower is None:
+                break
+            Y, look = lower, stair.critical(model) / model.grad_scale
+            continue
         Y = escape(model, stair.certificate, stair.rng)
         look = min(look, max(0.3 * model.grad_norm / model.grad_scale, 1e-13))
     limited = status in (Status.MAX_TIME, Status.MAX_ITER, Status.INTERRUPTED)
@@ -196,14 +229,9 @@ def escape(model: LocalModel, certificate: Certificate, rng: np.random.Generator
     step[:, first:] = 1e-3 * gaussian(rng, (n, new - first), problem.dtype) / np.sqrt(n)
     step[:, first : first + directions.shape[1]] = directions / np.linalg.norm(directions, axis=0)
     step *= np.sqrt(model.trace / directions.shape[1])
-    wide, best = np.concatenate([Y, np.zeros((n, new - k), problem.dtype)], axis=1), None
-    for _ in range(30):
-        trial = problem.at(problem.manifold.retract(wide, step))
-        if best is not None and trial.merit >= best.merit:
-            break
-        best = trial if trial.merit < model.merit else best
-        step = step / 2
-    return best.Y if best is not None else problem.manifold.retract(wide, step)
+    wide = np.concatenate([Y, np.zeros((n, new - k), problem.dtype)], axis=1)
+    best, _ = descent_along(problem, wide, step, model.merit)
+    return best.Y if best is not None else problem.manifold.retract(wide, step / 2**30)
 
 
 def _best_bound(model: LocalModel, stair: _Stair) -> Certificate | None:
@@ -240,4 +268,5 @@ def _finish(
         dual=found.dual if found else model.mu, dual_geq=np.zeros(0), status=status, message=message, nit=record.nit,
         products=record.products, time=record.elapsed, history=record.history(), certificate=found, options=options,
         versions=versions(), data=Data(problem.C, problem.manifold, problem.manifold.b),
+        second_order=stair.second_order,
     )  # fmt: skip

@@ -194,8 +194,9 @@ def test_global_random_state_is_left_alone():
 def test_refusals():
     with pytest.raises(ValueError, match="neither Y nor rank"):
         minimize(PROBLEM, LBFGS())
-    with pytest.raises(NotImplementedError, match="eps_H"):
-        minimize(PROBLEM, LBFGS(), START, eps_H=1e-3)
+    for name in ("eps_g", "eps_H"):
+        with pytest.raises(ValueError, match=f"{name} = -1; a positive finite number is needed, in the units of the"):
+            minimize(PROBLEM, LBFGS(), START, **{name: -1})
 
 
 @pytest.mark.parametrize(

@@ -214,8 +214,6 @@ def test_refusals(rng):
         Problem(np.eye(3), Oblique(np.ones(4)))
     with pytest.raises(ValueError, match="not symmetric"):
         Problem(np.triu(np.ones((3, 3))), Oblique(np.ones(3)))
-    with pytest.raises(NotImplementedError):
-        Problem(np.eye(3), Oblique(np.ones(3))).perturbed(0.1)
 
 
 @pytest.mark.parametrize(("dtype", "is_complex"), [(complex, False), (float, True)])

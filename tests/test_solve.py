@@ -72,7 +72,6 @@ def test_signature_is_frozen():
         {"b_geq": [1]},
         {"blocks": [slice(0, 3)]},
         {"trace_bound": 3.0},
-        {"perturbation": 1e-3},
     ],
 )
 def test_keywords_of_later_parts(keywords):
