@@ -20,24 +20,21 @@ import zlib
 from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
 
-from . import Oblique, Problem, Result, __version__, certify, gallery, plot, solve, solvers
+from . import Oblique, Problem, Result, __version__, certify, gallery, plot, solve
 from .applications import maxcut
+from .arguments import BAD_INPUT, KNOWN, SOLVERS, parser
 from .sdp import logged_to
+from .verified import cost_above, lower_bound
 
-SOLVERS = {
-    "default": solvers.Default, "mixing": solvers.Mixing, "lbfgs": solvers.LBFGS, "trust-region": solvers.TrustRegion,
-    "gradient-descent": solvers.GradientDescent,
-}  # fmt: skip
 EXIT = {"CERTIFIED": 0, "INFEASIBLE": 4, "UNBOUNDED": 4, "MAX_ITER": 5, "MAX_TIME": 5, "INTERRUPTED": 130}  # others 3
-BAD_INPUT, NOT_CERTIFIED, INTERRUPTED, PIPE = 2, 3, 130, 141
+NOT_CERTIFIED, INTERRUPTED, PIPE = 3, 130, 141
 RUDY, MATRIX_MARKET = ("", ".rud", ".rudy", ".txt", ".mc"), (".mtx", ".mm")
 LATER = {".dat-s": "SDPA", ".mat": "SeDuMi", ".g2o": "g2o"}
-KNOWN = "known are rudy graphs (.rud, .rudy, .txt, .mc, no ending) and Matrix Market (.mtx), plain or .gz"
 FEASIBLE = 1e-8  # largest relative error of |y_i|^2 in a result that `certify` takes
 
 
@@ -64,7 +61,7 @@ class Input(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (``sys.argv[1:]`` when None); returns the exit code."""
     try:
-        args = _parser().parse_args(argv)
+        args = parser({"demo": _demo, "solve": _solve, "info": _info, "certify": _certify}).parse_args(argv)
     except SystemExit as stop:  # --help, --version, wrong options
         return int(stop.code or 0)
     with contextlib.suppress(AttributeError):  # a file's name may hold what the terminal cannot show
@@ -106,95 +103,6 @@ def _show_warning(message: Any, category: Any, *where: Any, **more: Any) -> None
     _complain("warning: " + " ".join(str(message).split()))
 
 
-class _Parser(argparse.ArgumentParser):
-    """One line for what is wrong, instead of the whole usage."""
-
-    def __init__(self, **options: Any):
-        super().__init__(allow_abbrev=False, **options)
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(BAD_INPUT, f"{self.prog}: error: {message}; see {self.prog} --help\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    codes = "exit codes: 0 certified, 2 bad input, 3 solved, not certified, 4 infeasible or unbounded, 5 a limit, 130 interrupted"
-    parser = _Parser(prog="bmsdp", description="Low-rank semidefinite programming, with certificates.", epilog=codes)
-    parser.add_argument("--version", action="version", version=f"bmsdp {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-
-    demo = commands.add_parser("demo", help="solve a torus with signed weights and explain the certificate", epilog=codes)
-    demo.add_argument("--size", type=_size, default=(100, 100), metavar="N|RxC", help="rows and columns (default 100x100)")
-    demo.set_defaults(run=_demo)
-
-    run = commands.add_parser("solve", help="solve a file and certify the result", description=f"Formats: {KNOWN}.", epilog=codes)
-    run.add_argument("file", metavar="FILE")
-    run.add_argument("--rank", type=_natural, help="columns of Y, kept (default: as many as it takes)")
-    run.add_argument("--tol", type=float, default=1e-6, help="relative gap to certify (default 1e-6)")
-    run.add_argument("--max-time", type=_positive, metavar="S", help="seconds")
-    run.add_argument("--solver", choices=SOLVERS, default="default")
-    run.add_argument("--certify", choices=("auto", "verified", "probabilistic", "estimate", "none"), default="auto")
-    run.add_argument("--seed", type=lambda text: _natural(text, 0), help="of all that is random (default: fresh, and shown)")
-    run.add_argument("--threads", type=_natural, default=1, help="threads (default 1)")
-    run.add_argument("--cut", action=argparse.BooleanOptionalAction, default=True, help="round to a cut (graphs; default yes)")
-    run.add_argument("--out", type=_target, metavar="PATH", help="save the result there (.npz)")
-    run.add_argument("--plot", type=_picture, metavar="PATH", help="draw the convergence there (.png, .pdf, .svg)")
-    run.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    run.add_argument("-v", "--verbose", action="store_true", help="print the table of certificates as it grows")
-    run.set_defaults(run=_solve)
-
-    info = commands.add_parser("info", help="describe an instance or a saved result", epilog=codes)
-    info.add_argument("file", metavar="FILE", help="instance, or result written with --out")
-    info.set_defaults(run=_info)
-
-    prove = commands.add_parser("certify", help="certify a saved result again, from the instance alone", epilog=codes)
-    prove.add_argument("file", metavar="FILE", help="the instance")
-    prove.add_argument("result", metavar="RESULT", help="what solve --out wrote")
-    prove.add_argument("--tol", type=_positive, default=1e-6, help="gap up to which the exit code is 0 (default 1e-6)")
-    prove.add_argument("--rigor", choices=("auto", "verified", "probabilistic"), default="auto")
-    prove.add_argument("--seed", type=lambda text: _natural(text, 0), help="of a probabilistic bound (default: fresh)")
-    prove.set_defaults(run=_certify)
-    return parser
-
-
-def _natural(text: str, least: int = 1) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) >= least):
-        raise argparse.ArgumentTypeError(f"{text!r} given; an integer >= {least} is needed")
-    return int(text)
-
-
-def _positive(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if float(text) > 0:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} given; a number > 0 is needed")
-
-
-def _target(path: str) -> str:
-    """A file to write: what is wrong with it is better known before hours of work."""
-    folder = os.path.dirname(path) or "."
-    if os.path.isdir(path) or not os.path.isdir(folder):
-        wrong = "a folder" if os.path.isdir(path) else f"there is no folder {folder}"
-        raise argparse.ArgumentTypeError(f"{path}: {wrong}; a file that can be written is needed; correct the path")
-    if not os.access(path if os.path.exists(path) else folder, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{path}: no permission to write; choose another path")
-    return path
-
-
-def _picture(path: str) -> str:
-    try:
-        plot.check(path)
-    except (ImportError, ValueError) as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return _target(path)
-
-
-def _size(text: str) -> tuple[int, int]:
-    parts = [_natural(part) for part in text.lower().split("x")]
-    if len(parts) > 2 or min(parts) < 3:
-        raise argparse.ArgumentTypeError(f"{text!r} given; N or RxC with at least 3 rows and columns is needed")
-    return parts[0], parts[-1]
-
-
 def _read(path: str) -> Input:
     """The instance in a file, its format known by its first bytes and its ending."""
     head = _head(path)
@@ -232,7 +140,8 @@ def _solve(args: argparse.Namespace) -> int:
     with logged_to(sys.stderr if args.json else sys.stdout) if args.verbose else contextlib.nullcontext():
         result = solve(
             given.C, rank=args.rank, tol=args.tol, max_time=args.max_time, solver=SOLVERS[args.solver](), threads=args.threads,
-            certify=None if args.certify == "none" else args.certify, rng=seed, progress=False if args.verbose else None,
+            certify=None if args.certify == "none" else args.certify, perturbation=args.perturbation, rng=seed,
+            progress=False if args.verbose else None,
         )  # fmt: skip
     cut = maxcut.recover(result, rng=seed) if given.is_graph and args.cut else None
     if args.json:
@@ -241,6 +150,9 @@ def _solve(args: argparse.Namespace) -> int:
         what = f"max-cut relaxation, {given.meta['edges']} edges" if given.is_graph else "min <C, X>, diag X = 1"
         print(f"{given.path}: {what}, n = {len(result.Y)}")
         _print_outcome(result, given.own(result.cost), given.own(result.bound), given.maximise, seed)
+        if result.perturbation is not None:
+            gaps = [_rounded(result.perturbation[which]["gap"], True, 2) for which in ("perturbed", "original")]
+            print(f"noise   sigma {result.perturbation['sigma']:.3g}; gap then {gaps[0]} (perturbed cost), {gaps[1]} (original cost)")
         if cut is not None:
             print(f"cut     {_cut_line(cut)}")
     if args.out:
@@ -263,8 +175,16 @@ def _report(given: Input, result: Result, cut: Any, seed: int) -> dict[str, Any]
         "status": result.status.name, "message": result.message, "value": _finite(given.own(result.cost)),
         "bound": _finite(given.own(result.bound)), "gap": _finite(result.gap), "rigor": proof.rigor if proof else None,
         "gap_rigor": proof.gap_rigor if proof else None, "tol": result.options["tol"], "rank": result.rank,
-        "seconds": result.time, "products": int(result.products), "cut": sides, "seed": seed, "version": __version__,
+        "seconds": result.time, "products": int(result.products), "cut": sides, "perturbation": _plain(result.perturbation),
+        "seed": seed, "version": __version__,
     }  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    """Nested figures for JSON, which knows no infinity."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return _finite(value) if isinstance(value, float) else value
 
 
 def _rounded(value: float, up: bool, digits: int = 12) -> str:
@@ -359,11 +279,29 @@ def _range(values: Any) -> str:
 
 def _certify(args: argparse.Namespace) -> int:
     given, saved = _read(args.file), Result.load(args.result)
+    if args.verified:
+        return _verify(args, given, saved)
     proof = certify(_model(given, saved, args.result), args.tol, args.rigor, args.seed, final=True)
     print(f"{args.result} for {given.path}: n = {len(saved.Y)}, rank {saved.rank}")
     _print_proof(proof, given.own(proof.bound), given.maximise)
     print(f"rigor   {proof.rigor}")
     return 0 if abs(proof.gap) <= args.tol else NOT_CERTIFIED
+
+
+def _verify(args: argparse.Namespace, given: Input, saved: Result) -> int:
+    """The bound of the saved dual and the cost of the saved point, both in exact arithmetic; solver and manifold take no part."""
+    model = _model(given, saved, args.result)
+    found = lower_bound(given.C, dual=saved.dual)
+    upper = cost_above(model.problem.C, model.Y, model.problem.manifold.defect(model.Y))
+    assert upper is not None  # a file has entries
+    gap = (upper - found.bound) / max(abs(upper), abs(found.bound), model.cost_scale)
+    print(f"{args.result} for {given.path}: n = {len(saved.Y)}, rank {saved.rank}")
+    print(f"value     {_rounded(given.own(upper), not given.maximise)} (verified: an exactly feasible point next to the saved one)")
+    print(f"bound     {_rounded(given.own(found.bound), given.maximise)} (verified, from the saved dual)")
+    print(f"estimate  {given.own(found.estimate):.15g} (the same bound without rounding errors, which cost {found.rounding:.1e})")
+    print(f"gap       {_rounded(gap, True, 2)} (verified)")
+    print(f"work      {found.factorisations} error-bounded factorisation{'s' if found.factorisations > 1 else ''}")
+    return 0 if gap <= args.tol else NOT_CERTIFIED
 
 
 def _model(given: Input, saved: Result, path: str) -> Any:

@@ -21,7 +21,8 @@ from bmsdp.io.matrix_market import write_matrix_market
 from bmsdp.io.rudy import write_rudy
 
 ROOT = Path(__file__).resolve().parents[1]
-KEYS = """file format sense n status message value bound gap rigor gap_rigor tol rank seconds products cut seed version""".split()
+KEYS = """file format sense n status message value bound gap rigor gap_rigor tol rank seconds products cut perturbation seed
+version""".split()
 
 
 @pytest.fixture
@@ -127,11 +128,11 @@ def test_no_cut(run, torus):
 def test_options_reach_solve(run, torus, monkeypatch):
     seen = {}
     monkeypatch.setattr(cli, "solve", lambda C, **options: seen.update(options) or bmsdp.solve(C, rng=0))
-    options = "--rank 5 --tol 1e-3 --max-time 7 --solver lbfgs --seed 3 --threads 2 --certify probabilistic".split()
+    options = "--rank 5 --tol 1e-3 --max-time 7 --solver lbfgs --seed 3 --threads 2 --certify probabilistic --perturbation 0.5".split()
     assert run("solve", torus, *options)[0] == 0
     assert seen == {
         "rank": 5, "tol": 1e-3, "max_time": 7.0, "solver": bmsdp.solvers.LBFGS(), "rng": 3, "threads": 2,
-        "certify": "probabilistic", "progress": None,
+        "certify": "probabilistic", "progress": None, "perturbation": 0.5,
     }  # fmt: skip
 
 
@@ -432,6 +433,39 @@ def test_out_then_certify(run, torus, solved, rigor):
     code, out, err = run("certify", torus, solved, "--rigor", rigor, "--seed", 0, "--tol", 1e-5)
     known = "probabilistic" if rigor == "probabilistic" else "verified"
     assert code == 0 and err == "" and known in out and "nothing is above" in out
+
+
+@pytest.mark.parametrize("name", ["torus", "matrix"])
+def test_verified_again_from_the_saved_dual(run, request, tmp_path, name):
+    path, out = request.getfixturevalue(name), tmp_path / "result.npz"
+    assert run("solve", path, "--out", out, "--seed", 1)[0] == 0
+    code, text, err = run("certify", path, out, "--verified", "--tol", 2e-6)
+    lines = dict(line.split(maxsplit=1) for line in text.splitlines()[1:])
+    assert code == 0 and not err and set(lines) == {"value", "bound", "estimate", "gap", "work"}
+    value, bound, estimate = (float(lines[key].split()[0]) for key in ("value", "bound", "estimate"))
+    saved = bmsdp.Result.load(out)
+    sign = -1 if name == "torus" else 1
+    assert sign * bound <= sign * value and abs(bound - estimate) <= 1e-9 * abs(value)
+    assert sign * bound == pytest.approx(saved.bound, rel=1e-9) and "1 error-bounded factorisation" in lines["work"]
+    assert run("certify", path, out, "--verified", "--tol", 1e-12)[0] == 3
+
+
+def test_verified_again_with_another_dual(run, torus, solved):
+    """Any dual proves something; one that does not fit is refused."""
+    dual = bmsdp.Result.load(solved).dual
+    bound = [float(run("certify", torus, tampered(solved, dual=y), "--verified")[1].split("bound")[1].split()[0]) for y in (dual, 0 * dual)]
+    assert bound[0] < bound[1]  # an upper bound on cuts
+    assert refused(run("certify", torus, tampered(solved, dual=dual[1:]), "--verified"), "dual", "64")
+    assert refused(run("certify", torus, tampered(solved, dual=dual * np.nan), "--verified"), "dual", "finite")
+
+
+def test_perturbation(run, torus):
+    code, out, _ = run("solve", torus, "--perturbation", "auto", "--seed", 1)
+    assert code == 0 and "noise   sigma" in out and "(original cost)" in out
+    report = json.loads(run("solve", torus, "--perturbation", "1e-3", "--seed", 1, "--json")[1])
+    assert report["status"] == "CERTIFIED" and report["perturbation"]["sigma"] == 1e-3
+    for bad in ("0", "-1", "nan", "much"):
+        assert run("solve", torus, "--perturbation", bad)[0] == 2
 
 
 def test_certify_holds_whatever_the_file_claims(run, torus, solved):

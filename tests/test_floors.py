@@ -19,7 +19,7 @@ FLOORS = [
     "staircase smoothed augmented_lagrangian",
     "sdp detect presolve",
     "applications",
-    "cli __main__ plot interfaces learned",
+    "cli arguments __main__ plot interfaces learned",
 ]
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms.split()}
 EDGES = len(FLOORS) - 1
