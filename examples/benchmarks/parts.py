@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import instances
+import proofs
 import rivals
 from instances import Instance
 from rivals import Run, Watch
@@ -183,6 +184,11 @@ def start(settings: Settings) -> Iterator[Row]:
             yield Row("start", name, out["n"], TOL, run, remark)
 
 
+def verification(settings: Settings) -> Iterator[Row]:
+    """The verified bound beside the estimate, and its time beside that of the same factorisation without error bounds."""
+    yield from proofs.rows(settings, Row)
+
+
 def _child(command: list[str], extra: dict[str, str], timeout: float | None = None) -> dict[str, Any]:
     """Run a script of this folder; it prints one line of JSON."""
     import time
@@ -196,4 +202,4 @@ def _child(command: list[str], extra: dict[str, str], timeout: float | None = No
     return json.loads(done.stdout.splitlines()[-1]) | {"process": time.perf_counter() - begin}
 
 
-PARTS = {"gset": gset, "gallery": gallery, "million": million, "start": start}
+PARTS = {"gset": gset, "gallery": gallery, "million": million, "start": start, "verified": verification}
