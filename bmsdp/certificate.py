@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .factorization import UNIT, Arrow, BorderedFactor, Elimination, Factor
-from .lanczos import LOOKS, Ritz, lanczos, relative_error
+from .lanczos import LOOKS, Ritz, lanczos, relative_error, start_rng
 from .problem import LocalModel, Term
 from .result import Certificate
 from .verified import NO_MATRIX, TOO_DENSE, SlackForm, cost_above, sum_down
@@ -122,7 +122,7 @@ def certify(
     slack = Slack(model)
     if rigor == "verified" and slack.tree is None:
         raise ValueError(NO_MATRIX if slack.form is None else TOO_DENSE)
-    probe = Probe(slack, tol, rigor, np.random.default_rng(rng), vectors, stop)
+    probe = Probe(slack, tol, rigor, start_rng(rng), vectors, stop)
     t = (0.9 * tol * max(abs(model.cost), model.cost_scale) - (model.cost - model.dual_value)) / n
     if rigor in ("auto", "verified") and slack.tree is not None:
         if t > 0 and (slack.tree.flops <= CHEAP or probe.eig_min(64) > -t):

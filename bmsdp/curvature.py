@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .lanczos import BASIS_LIMIT, LOOKS, Ritz, lanczos
+from .lanczos import BASIS_LIMIT, LOOKS, Ritz, lanczos, start_rng
 from .manifolds.base import as_real, inner
 from .problem import LocalModel, Problem
 
@@ -72,7 +72,7 @@ def curvature(
         found = ritz.values[0] < -eps_H and ritz.residuals[0] < 0.5 * abs(ritz.values[0])
         return bool(found or known(ritz)[0] >= -eps_H and (known(ritz)[1] == "probabilistic" or ritz.residuals[0] <= 0.1 * eps_H))
 
-    generator = np.random.default_rng(rng)
+    generator = start_rng(rng)
     steps = max(64, min(max_steps, int(BASIS_LIMIT // size)))
     ritz = lanczos(mul, size, np.dtype(np.float64), generator, steps, vectors=1, enough=enough, stop=stop, again=True)
     U = np.ascontiguousarray(ritz.vectors[:, 0]).view(dtype).reshape(shape)

@@ -10,8 +10,9 @@ Theorem 10.3; any order of summation, FMA allowed) and a Hermitian matrix is at 
 sums (Gershgorin).  Against the textbook bound ``gamma_{n+1} tr`` per row this counts only the fill that exists: two to four
 digits on sparse graphs.  BLAS is assumed free of Strassen-like products, as OpenBLAS, MKL and BLIS are.
 
-``S = M - V V*`` is the Schur complement of ``[[M, V], [V*, I]]``, and is factored as that: sparse M with V as a border, or, for a
-diagonal M, by one dense r x r Cholesky (`Arrow`).
+``S = M - V V* + W W*`` is the Schur complement of ``[[M, V, W], [V*, I, 0], [W*, 0, -I]]`` and is factored as that: sparse M with a
+border, or, for a diagonal M without W, by one dense r x r Cholesky (`Arrow`).  The pivots of -I are negative and come before
+those of the core; the bound above holds with ``|D|``, and by inertia S is definite when all other pivots are positive.
 """
 
 from __future__ import annotations
@@ -37,28 +38,31 @@ class Elimination:
         Work of one numerical factorisation, the core's BLAS-3 flops counted as one tenth.
     """
 
-    def __init__(self, indptr: np.ndarray, indices: np.ndarray, perm: np.ndarray, sparse: int, flops: float):
+    def __init__(self, indptr: np.ndarray, indices: np.ndarray, perm: np.ndarray, sparse: int, flops: float, negative: int = 0):
         from .kernels import elimination as kernel
 
-        self.indptr, self.indices, self.perm, self.sparse = indptr, indices, perm, sparse
+        self.indptr, self.indices, self.perm, self.sparse, self.negative = indptr, indices, perm, sparse, negative
         self.core = len(perm) - sparse
         self.flops = flops + self.core**3 / 30
         self.inverse, self.parent, self.pointer, self.terms = kernel.symbolic(indptr, indices, perm, sparse)
-        self.terms[sparse:] += np.arange(self.core) + 1
+        self.terms[sparse:] += np.arange(self.core) + 1 + negative
 
     @classmethod
-    def analyse(cls, S: Any) -> Elimination | None:
-        """The analysis of the pattern of S (CSR or ndarray); None where a factorisation is not affordable."""
+    def analyse(cls, S: Any, negative: int = 0) -> Elimination | None:
+        """The analysis of the pattern of S (CSR or ndarray); None where a factorisation is not affordable.
+
+        ``negative``: so many rows at the end are to have negative pivots (sparse S only).
+        """
         n = S.shape[0]
         if not sp.issparse(S):
             return None if n > CORE_LIMIT else cls(np.zeros(n + 1, np.int32), np.zeros(0, np.int32), np.arange(n), 0, 0.0)
         from .kernels.elimination import minimum_degree
 
         perm, slot, work = np.empty(n, np.int64), np.empty(S.nnz, np.int64), np.zeros((13, n + 1), np.int64)
-        sparse, flops = minimum_degree(S.indptr, S.indices, SPARSE_LIMIT, perm, slot, work)
+        sparse, flops = minimum_degree(S.indptr, S.indices, SPARSE_LIMIT, perm, slot, work, negative)
         if sparse < 0 or n - sparse > CORE_LIMIT:
             return None
-        return cls(S.indptr, S.indices, perm, sparse, flops)
+        return cls(S.indptr, S.indices, perm, sparse, flops, negative)
 
     def factor(self, S: Any, diagonal: np.ndarray) -> Factor:
         """Factor the matrix with the off-diagonal entries of S (of the analysed pattern) and the given diagonal."""
@@ -85,33 +89,48 @@ class Factor:
     Attributes
     ----------
     definite : bool
-        All pivots positive.
+        All pivots positive, but for those that are to be negative.
     """
 
     def __init__(self, tree: Elimination, rows: np.ndarray, values: np.ndarray, D: np.ndarray, core: np.ndarray, stop: int):
         self.tree, self.rows, self.values, self.D, self.core, self.stop = tree, rows, values, D, core, stop
         self.info = 0
         if stop < 0 and len(core):
-            # the lower half of core is the upper half of core.T: LAPACK overwrites that one, the other keeps the input
             from scipy.linalg import get_lapack_funcs
 
             (potrf,) = get_lapack_funcs(("potrf",), (core,))
-            self.diagonal = core.diagonal().copy()
+            if tree.negative:
+                core = self._eliminate_negative(potrf, core)
+            # the lower half of core is the upper half of core.T: LAPACK overwrites that one, the other keeps the input
             self.U, self.info = potrf(core.T, lower=0, overwrite_a=1, clean=0)
-        self.definite = stop < 0 and self.info == 0
+        self.definite = self.stop < 0 and self.info == 0
+
+    def _eliminate_negative(self, potrf: Any, core: np.ndarray) -> np.ndarray:
+        """``[[R, B], [B*, -N]]``, ``N = U* U``: the rows of -N go first, and leave ``R + X* X``, ``X = U^{-*} B*``."""
+        from scipy.linalg import solve_triangular
+
+        c = len(core) - self.tree.negative
+        self.N, info = potrf(-core[c:, c:], lower=0, clean=1)
+        if info:
+            self.stop = self.tree.sparse + c
+            return np.eye(c, dtype=core.dtype)
+        self.X = solve_triangular(self.N, core[c:, :c], trans="C")
+        return core[:c, :c] + self.X.conj().T @ self.X
 
     def error_rows(self) -> np.ndarray:
         """e (n,) with ``S + diag(t) >= -diag(e)`` in exact arithmetic, for a definite factor."""
         from .kernels.elimination import absolute_row_sums
 
         tree, out = self.tree, np.empty(len(self.tree.perm))
-        core_sums = np.zeros(tree.core)
-        if tree.core:
-            columns = np.empty(tree.core)  # |U| 1, U upper triangular
-            for s in range(0, tree.core, 256):
-                columns[s : s + 256] = np.triu(np.abs(self.U[s : s + 256]), s).sum(axis=1)
-            for s in range(0, tree.core, 256):
-                core_sums += np.triu(np.abs(self.U[s : s + 256]), s).T @ columns[s : s + 256]
+        core_sums, c = np.zeros(tree.core), tree.core - tree.negative
+        columns = np.empty(c)  # |U| 1, U upper triangular
+        for s in range(0, c, 256):
+            columns[s : s + 256] = np.triu(np.abs(self.U[s : s + 256]), s).sum(axis=1)
+        for s in range(0, c, 256):
+            core_sums[:c] += np.triu(np.abs(self.U[s : s + 256]), s).T @ columns[s : s + 256]
+        if tree.negative:
+            wide = np.concatenate([np.abs(self.X), np.abs(self.N)], axis=1)
+            core_sums += wide.T @ wide.sum(axis=1)
         absolute_row_sums(tree.pointer, self.rows, self.values, self.D, core_sums, out)
         terms = (3 if np.iscomplexobj(self.core) else 1) * (tree.terms + 5.0)
         gamma = terms * UNIT / (1 - terms * UNIT)
@@ -121,7 +140,7 @@ class Factor:
 
     def negative_direction(self) -> np.ndarray:
         """For an indefinite factor: unit v with ``v* (S + diag(t)) v <= 0`` up to rounding."""
-        from scipy.linalg import cho_solve
+        from scipy.linalg import cho_solve, solve_triangular
 
         from .kernels.elimination import solve_transposed
 
@@ -136,6 +155,9 @@ class Factor:
             w = cho_solve((self.U[:r, :r], False), column.conj(), check_finite=False) if r else column
             x[tree.sparse : tree.sparse + r] = -w.conj() if r else 0
             x[tree.sparse + r] = 1
+            if tree.negative:
+                c = tree.core - tree.negative
+                x[tree.sparse + c :] = solve_triangular(self.N, self.X @ x[tree.sparse : tree.sparse + c])
             solve_transposed(tree.pointer, self.rows, self.values, x)
         v = np.empty_like(x)
         v[tree.perm] = x
@@ -143,7 +165,7 @@ class Factor:
 
     def solve(self, v: np.ndarray) -> np.ndarray:
         """``(S + diag(t))^{-1} v`` for a definite factor."""
-        from scipy.linalg import cho_solve
+        from scipy.linalg import cho_solve, solve_triangular
 
         from .kernels.elimination import solve_forward, solve_transposed
 
@@ -152,8 +174,14 @@ class Factor:
         solve_forward(tree.pointer, self.rows, self.values, x)
         x[: tree.sparse] /= self.D
         if tree.core:
-            tail = cho_solve((self.U, False), x[tree.sparse :].conj(), check_finite=False)
-            x[tree.sparse :] = tail.conj()
+            c = tree.core - tree.negative
+            f, g = x[tree.sparse : tree.sparse + c], x[tree.sparse + c :]
+            if tree.negative:
+                f = f + self.X.conj().T @ solve_triangular(self.N, g, trans="C")
+            f = cho_solve((self.U, False), f.conj(), check_finite=False).conj()
+            if tree.negative:
+                x[tree.sparse + c :] = solve_triangular(self.N, self.X @ f - solve_triangular(self.N, g, trans="C"))
+            x[tree.sparse : tree.sparse + c] = f
         solve_transposed(tree.pointer, self.rows, self.values, x)
         out = np.empty_like(x)
         out[tree.perm] = x
@@ -235,27 +263,34 @@ class ArrowFactor:
 
 
 class BorderedFactor:
-    """A factor of ``M - V V*`` from that of ``[[M, V], [V*, I]]``, whose Schur complement it is."""
+    """A factor of ``M - V V* + W W*`` from that of its bordered matrix; ``M <= diag(rows)``."""
 
-    def __init__(self, inner: Factor | ArrowFactor, V: np.ndarray, rows: np.ndarray):
-        self.inner, self.V, self.rows, self.definite = inner, V, rows, inner.definite
+    def __init__(self, inner: Factor | ArrowFactor, V: np.ndarray, W: np.ndarray, rows: np.ndarray):
+        self.inner, self.V, self.W, self.rows, self.definite = inner, V, W, rows, inner.definite
 
     def error_rows(self) -> np.ndarray:
-        """``M + e - V (I + e')^{-1} V* >= 0`` bounds ``V V*`` by ``(1 + e') (M + e)``, hence S from below, with ``M <= diag(rows)``."""
-        e, n = self.inner.error_rows(), len(self.V)
-        worst = float(e[n:].max())
-        return e[:n] + worst * (1 + 2 * worst) * (self.rows + e[:n])
+        """What ``M + e - V (I + e')^{-1} V* + W (I - e'')^{-1} W* >= 0`` leaves of S.
+
+        It bounds ``V V*`` by ``(1 + e') (M + e + 2 W W*)`` for ``e'' <= 1/2``, hence S from below in units of M and ``W W*``.
+        """
+        n, r = self.V.shape
+        e, e1, e2 = np.split(self.inner.error_rows(), [n, n + r])
+        worst, plus = float(e1.max(initial=0)), float(e2.max(initial=0))
+        if plus > 0.5:
+            return np.full(n, np.inf)
+        gram = absolute_gram_rows(self.W)
+        return e + worst * (1 + 2 * worst) * (self.rows + e + 2 * gram) + 2 * plus * gram
 
     def negative_direction(self) -> np.ndarray:
         x = self.inner.negative_direction()[: len(self.V)]
         return x / np.linalg.norm(x)
 
     def solve(self, v: np.ndarray) -> np.ndarray:
-        return self.inner.solve(np.concatenate([v, np.zeros(self.V.shape[1], v.dtype)]))[: len(v)]
+        return self.inner.solve(np.concatenate([v, np.zeros(self.V.shape[1] + self.W.shape[1], v.dtype)]))[: len(v)]
 
 
 def absolute_gram_rows(V: np.ndarray) -> np.ndarray:
     """``|V| |V|^T 1``, by 1024 rows; not below the exact value."""
     chunks = [V[s : s + 1024] for s in range(0, len(V), 1024)]
-    total = sum(np.abs(chunk).sum(axis=0) for chunk in chunks)
+    total = np.sum([np.abs(chunk).sum(axis=0) for chunk in chunks], axis=0)
     return np.concatenate([np.abs(chunk) @ total for chunk in chunks]) * (1 + 1e-8)

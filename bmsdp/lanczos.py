@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -51,6 +52,11 @@ class Ritz:
         if self.exhausted:  # invariant up to 1e-13 of the norm (`lanczos`): eigenvalues of a matrix as near as that
             return float(self.values[0] - self.residuals[0]) - 50 * rounding
         return float(self.values[0]) - eps / (1 - 2 * eps) * span - rounding if eps < 0.49 else -np.inf
+
+
+def start_rng(rng: Any) -> np.random.Generator:
+    """A Generator as it is; for a seed a stream of its own, lest the start be the very numbers that a random Y was drawn from."""
+    return rng if isinstance(rng, np.random.Generator) else np.random.default_rng(np.random.SeedSequence(rng, spawn_key=(1,)))
 
 
 def relative_error(steps: int, dimension: int, failure: float) -> float:

@@ -117,12 +117,12 @@ def _figures(cost: float, proof: Certificate | None) -> dict[str, Any]:
 
 
 def _guarantee(problem: Problem, wanted: Perturbation, sigma: float, eps_g: float, eps_H: float, k: int) -> dict[str, Any] | None:
-    """What the theorem promises at this rank: rarely anything, for it needs about five times the generic rank."""
+    """What the theorem promises at this rank, with ``2 norm_C`` for |C|: rarely anything, for it needs some five times the generic rank."""
     if wanted.pattern:
         return None
     manifold, trace = problem.manifold, _trace(problem)
     promise = smoothed_guarantee(
-        problem.n, manifold.m, k, sigma, problem.norm_C, trace=trace, kappa=manifold.kappa, complex=problem.C.is_complex,
+        problem.n, manifold.m, k, sigma, 2 * problem.norm_C, trace=trace, kappa=manifold.kappa, complex=problem.C.is_complex,
         eps_g=eps_g, eps_H=eps_H,
     )  # fmt: skip
     return {

@@ -25,7 +25,7 @@ DENSE_LIMIT = 4000  # rows up to which a low-rank cost is expanded where its str
 
 
 class SlackForm:
-    """``S = C - A*(mu)`` in the form that factorisations want: S = M, or ``S = M - V V*``.
+    """``S = C - A*(mu)`` in the form that factorisations want: S = M, or ``S = M - V V* + W W*``.
 
     Attributes
     ----------
@@ -35,18 +35,18 @@ class SlackForm:
         Of M.
     rounding : ndarray, (n,)
         The exact S differs from the stored one by at most ``diag(rounding)``, in the Loewner order.
-    border : ndarray, n x r, or None
-        V.
+    border : pair of ndarray, n x r and n x s, or None
+        V and W.
     """
 
-    def __init__(self, matrix: Any, diagonal: np.ndarray, rounding: np.ndarray, border: np.ndarray | None = None):
+    def __init__(self, matrix: Any, diagonal: np.ndarray, rounding: np.ndarray, border: tuple[np.ndarray, np.ndarray] | None = None):
         self.matrix, self.diagonal, self.rounding, self.border = matrix, diagonal, rounding, border
         self.is_diagonal = border is not None and sp.issparse(matrix) and not (matrix - sp.diags_array(matrix.diagonal())).nnz
 
     @classmethod
     def of(cls, C: Operator, A: LinearMap, mu: np.ndarray) -> SlackForm | None:
         """The form of ``C - A*(mu)``; None where C or A*(mu) has no matrix."""
-        (matrix, V, expanded), A_mu = _split(C), A.matrix(mu)
+        (matrix, border, expanded), A_mu = _split(C), A.matrix(mu)
         if matrix is None or A_mu is None:
             return None
         off, sizes, repeated = A_mu.tocoo(), _absolute_rows(A, A_mu, mu), _multiplicity(A)
@@ -58,52 +58,60 @@ class SlackForm:
             reach = C.abs_mul(np.ones(C.n))
             assert reach is not None  # C has entries
             rounding = rounding + entries * UNIT * reach
-        if V is not None:
+        for V in border or ():
             rounding += 6 * UNIT * absolute_gram_rows(V)
-        return cls(matrix if diagonal_only else difference(matrix, A_mu), c - a, rounding, V)
+        return cls(matrix if diagonal_only else difference(matrix, A_mu), c - a, rounding, border)
 
     def analyse(self) -> Elimination | Arrow | None:
         """The analysis of the pattern; None where a factorisation is not affordable."""
         if self.border is None:
             return Elimination.analyse(self.matrix)
-        if self.is_diagonal:
-            return Arrow(self.border) if self.border.shape[1] <= DENSE_LIMIT else None
-        return Elimination.analyse(self._bordered())
+        V, W = self.border
+        if self.is_diagonal and not W.shape[1]:
+            return Arrow(V) if V.shape[1] <= DENSE_LIMIT else None
+        return Elimination.analyse(self._bordered(), W.shape[1])
 
     def factor(self, tree: Elimination | Arrow, diagonal: np.ndarray) -> Factor | BorderedFactor:
         """The factorisation of S with this diagonal of M in place of its own."""
         if self.border is None:
             assert isinstance(tree, Elimination)
             return tree.factor(self.matrix, diagonal)
+        V, W = self.border
         if isinstance(tree, Arrow):
-            return BorderedFactor(ArrowFactor(self.border, diagonal), self.border, np.abs(diagonal))
-        inner = tree.factor(self._bordered(), np.concatenate([diagonal, np.ones(self.border.shape[1])]))
+            return BorderedFactor(ArrowFactor(V, diagonal), V, W, np.abs(diagonal))
+        inner = tree.factor(self._bordered(), np.concatenate([diagonal, np.ones(V.shape[1]), -np.ones(W.shape[1])]))
         size = np.abs(diagonal) + np.asarray(abs(self.matrix).sum(axis=1)).ravel()
-        return BorderedFactor(inner, self.border, size * (1 + 1e-8))
+        return BorderedFactor(inner, V, W, size * (1 + 1e-8))
 
     def quotient(self, v: np.ndarray) -> float:
         """``v* S v``."""
         off = self.matrix @ v - self.matrix.diagonal() * v + self.diagonal * v
-        inside = np.vdot(v, off).real
-        return float(inside if self.border is None else inside - np.linalg.norm(self.border.conj().T @ v) ** 2)
+        inside = float(np.vdot(v, off).real)
+        for V, sign in zip(self.border or (), (-1, 1), strict=False):
+            inside += sign * float(np.linalg.norm(V.conj().T @ v)) ** 2
+        return inside
 
     def _bordered(self) -> sp.csr_array:
-        V = sp.csr_array(self.border)
-        out = sp.block_array([[self.matrix, V], [V.conj().T, sp.eye_array(V.shape[1])]], format="csr")
+        assert self.border is not None
+        V, W = (sp.csr_array(part) for part in self.border)
+        I, J = sp.eye_array(V.shape[1]), sp.eye_array(W.shape[1])
+        rows = [[self.matrix, V, W], [V.conj().T, I, None], [W.conj().T, None, -J]]
+        out = sp.csr_array(sp.block_array(rows, format="csr"))
         out.sort_indices()
         return out
 
 
-def _split(C: Operator) -> tuple[Any, np.ndarray | None, int]:
-    """``(M, V, p)`` with ``C = M - V V*``, V where that helps; else C in full, a low rank expanded with p u relative error."""
+def _split(C: Operator) -> tuple[Any, tuple[np.ndarray, np.ndarray] | None, int]:
+    """``(M, (V, W), p)`` with ``C = M - V V* + W W*`` where that helps; else C in full, a low rank expanded with p u relative error."""
     if not isinstance(C, LowRankPlusSparse):
         return C.matrix(), None, 0
     base, r = C.A.matrix(), C.U.shape[1]
     if base is None:
         return None, None, 0
-    diagonal = sp.issparse(base) and not (base - sp.diags_array(base.diagonal())).nnz and 2 * r < C.n
-    if (C.d <= 0).all() and (diagonal or C.n > DENSE_LIMIT):
-        return base, C.U[:, C.d < 0] * np.sqrt(-C.d[C.d < 0]), 0
+    diagonal = sp.issparse(base) and not (base - sp.diags_array(base.diagonal())).nnz and 2 * r < C.n and (C.d <= 0).all()
+    if diagonal or C.n > DENSE_LIMIT and sp.issparse(base):
+        V, W = (C.U[:, part] * np.sqrt(np.abs(C.d[part])) for part in (C.d < 0, C.d > 0))
+        return base, (V, W), 0
     if C.n > DENSE_LIMIT:
         return None, None, 0
     full = (C.U * C.d) @ C.U.conj().T

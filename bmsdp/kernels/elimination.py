@@ -86,8 +86,8 @@ def _update_lists(i, p, size, slot, start, elements, length, dead, live_element,
 
 
 @jit
-def _start(indptr, indices, slot, work):
-    """Each vertex's neighbours in a slot of its own, without the diagonal, and the lists of equal degree."""
+def _start(indptr, indices, slot, work, last):
+    """Each vertex's neighbours in a slot of its own, without the diagonal, and the lists of equal degree (without the ``last``)."""
     start, length, degree, head, after, before, mark = work[0], work[1], work[2], work[3], work[4], work[5], work[6]
     n = len(indptr) - 1
     position = 0
@@ -99,7 +99,7 @@ def _start(indptr, indices, slot, work):
                 position += 1
         length[i] = degree[i] = position - start[i]
         head[i] = mark[i] = -1
-    for i in range(n - 1, -1, -1):
+    for i in range(n - last - 1, -1, -1):
         _link(i, degree[i], head, after, before)
 
 
@@ -116,21 +116,21 @@ def _count_outside(clique, slot, start, elements, live_element, elen, outside, t
 
 
 @jit
-def minimum_degree(indptr, indices, budget, perm, slot, work):
+def minimum_degree(indptr, indices, budget, perm, slot, work, last):
     """Approximate minimum-degree ordering that stops at a dense core.
 
     ``indptr, indices``: pattern of a Hermitian CSR matrix (diagonal entries ignored).  ``budget`` bounds the flops of the
-    sparse phase.  ``perm`` (n) receives the pivots, then the core in natural order; ``slot`` (nnz) and ``work`` (13 x n + 1, zero)
-    are workspace.  Returns ``(sparse, flops)``, the number of pivots before the core, -1 when the budget ran out.
+    sparse phase.  ``perm`` (n) receives the pivots, then the core in natural order, in which the ``last`` vertices always are;
+    ``slot`` (nnz) and ``work`` (13 x n + 1, zero) are workspace.  Returns ``(sparse, flops)``, the number of pivots before the core, -1 when the budget ran out.
     Amestoy, Davis, Duff, SIAM J. Matrix Anal. Appl. 17 (1996), without supervariables.
     """
-    _start(indptr, indices, slot, work)
+    _start(indptr, indices, slot, work, last)
     start, length, degree, head, after, before, mark = work[0], work[1], work[2], work[3], work[4], work[5], work[6]
     elements, eptr, elen, outside, dead, live_element = work[7], work[8], work[9], work[10], work[11], work[12]
     n = len(perm)
     pool, top = np.empty(2 * len(indices) + n, np.int64), 0
     tag, done, lowest, flops = 1, 0, 0, 0.0
-    while done < n:
+    while done < n - last:
         while lowest < n and head[lowest] < 0:
             lowest += 1
         if 3 * lowest > n - done:  # the rest is nearly complete
@@ -160,10 +160,11 @@ def minimum_degree(indptr, indices, budget, perm, slot, work):
             i = clique[t]
             d = _update_lists(i, p, size, slot, start, elements, length, dead, live_element, mark, outside, tag)
             d = min(d, degree[i] + size - 1, n - done - 1)
-            _unlink(i, degree[i], head, after, before)
+            if i < n - last:
+                _unlink(i, degree[i], head, after, before)
+                _link(i, d, head, after, before)
+                lowest = min(lowest, d)
             degree[i] = d
-            _link(i, d, head, after, before)
-            lowest = min(lowest, d)
         tag += n + 1
     rest = done
     for i in range(n):

@@ -66,7 +66,7 @@ def order(S, budget=BUDGET):
     """(perm, pivots before the core, flops)."""
     n = S.shape[0]
     perm, slot, work = np.full(n, -7, np.int64), np.empty(S.nnz, np.int64), np.zeros((13, n + 1), np.int64)
-    return perm, *kernel.minimum_degree(S.indptr, S.indices, budget, perm, slot, work)
+    return perm, *kernel.minimum_degree(S.indptr, S.indices, budget, perm, slot, work, 0)
 
 
 def analyse(S):
