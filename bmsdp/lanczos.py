@@ -56,7 +56,8 @@ class Ritz:
 
 def start_rng(rng: Any) -> np.random.Generator:
     """A Generator as it is; for a seed a stream of its own, lest the start be the very numbers that a random Y was drawn from."""
-    return rng if isinstance(rng, np.random.Generator) else np.random.default_rng(np.random.SeedSequence(rng, spawn_key=(1,)))
+    seed = rng is None or isinstance(rng, (int, np.integer))
+    return np.random.default_rng(np.random.SeedSequence(None if rng is None else int(rng), spawn_key=(1,)) if seed else rng)
 
 
 def relative_error(steps: int, dimension: int, failure: float) -> float:

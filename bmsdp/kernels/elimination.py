@@ -121,7 +121,8 @@ def minimum_degree(indptr, indices, budget, perm, slot, work, last):
 
     ``indptr, indices``: pattern of a Hermitian CSR matrix (diagonal entries ignored).  ``budget`` bounds the flops of the
     sparse phase.  ``perm`` (n) receives the pivots, then the core in natural order, in which the ``last`` vertices always are;
-    ``slot`` (nnz) and ``work`` (13 x n + 1, zero) are workspace.  Returns ``(sparse, flops)``, the number of pivots before the core, -1 when the budget ran out.
+    ``slot`` (nnz) and ``work`` (13 x n + 1, zero) are workspace.  Returns ``(sparse, flops)``, the number of pivots before the core,
+    -1 when the budget ran out.
     Amestoy, Davis, Duff, SIAM J. Matrix Anal. Appl. 17 (1996), without supervariables.
     """
     _start(indptr, indices, slot, work, last)
