@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import instances
+import phase
 import proofs
 import rivals
 from instances import Instance
@@ -189,6 +190,11 @@ def verification(settings: Settings) -> Iterator[Row]:
     yield from proofs.rows(settings, Row)
 
 
+def phase_retrieval(settings: Settings) -> Iterator[Row]:
+    """Signals from magnitudes, ours beside projection methods; the column "gap" is the median relative error of the signal."""
+    yield from phase.rows(settings, Row)
+
+
 def _child(command: list[str], extra: dict[str, str], timeout: float | None = None) -> dict[str, Any]:
     """Run a script of this folder; it prints one line of JSON."""
     import time
@@ -202,4 +208,4 @@ def _child(command: list[str], extra: dict[str, str], timeout: float | None = No
     return json.loads(done.stdout.splitlines()[-1]) | {"process": time.perf_counter() - begin}
 
 
-PARTS = {"gset": gset, "gallery": gallery, "million": million, "start": start, "verified": verification}
+PARTS = {"gset": gset, "gallery": gallery, "million": million, "start": start, "verified": verification, "phase": phase_retrieval}
