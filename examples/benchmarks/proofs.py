@@ -29,7 +29,7 @@ def rows(settings: Any, row: Callable[..., Any]) -> Iterator[Any]:
         full = median(lambda C=C, y=result.dual: verified.lower_bound(C, dual=y), settings.repeat)
         allowed, loss = allowance(C, result), found.estimate - found.bound
         gap = (result.cost - found.bound) / max(abs(result.cost), abs(found.bound))
-        run = Run("verified.lower_bound", full, gap, "verified", result.rank, loss <= allowed)
+        run = Run("bmsdp.verified", full, gap, "verified", result.rank, loss <= allowed)
         remark = (
             f"bound {found.bound:.15g}, estimate {found.estimate:.15g}; "
             f"lost {loss:.1e} of {allowed:.1e}; {full / plain:.2f} x the bare factorisation"

@@ -38,7 +38,7 @@ def values(row: Row) -> tuple:
 def line(row: Row) -> str:
     run = row.run
     state = "" if run.reached else "NOT REACHED" + (f" ({run.note})" if run.note else "")
-    ours = run.method.startswith(("bmsdp", "verified")) or row.part == "phase"
+    ours = run.method.startswith("bmsdp") or row.part == "phase"
     return (
         f"   {run.method:<20} {row.tol:7.0e} {run.rank:5d} {run.seconds:10.3f} {run.gap:9.1e}  {run.rigor:<13}  "
         + "  ".join(filter(None, [state, row.remark if ours else ""]))
