@@ -240,7 +240,7 @@ def curves(ax: matplotlib.axes.Axes, rows: list[Row], instance: Instance) -> Non
     if flat == 0:
         rho = positive / (2 * np.linalg.norm(instance.C, 2))
         ax.axvline(rho, color="0.45", linestyle=":")
-        ax.text(0.3 * rho, 55, r"$\|W\|\approx$ curvature at V", ha="right", fontsize=9, color="0.35")
+        ax.text(0.05 * rho, 55, r"$\|W\|\approx$ curvature at V", ha="right", fontsize=9, color="0.35")
     else:
         ax.text(0.97, 0.08, f"{flat} flat directions at V", transform=ax.transAxes, ha="right", fontsize=9, color="0.35")
     ax.set_xlabel(r"noise $\sigma\sqrt{n}\,/\,\|C\|$")

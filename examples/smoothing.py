@@ -1,6 +1,6 @@
 """The gap against the size of the noise: what perturbing the cost buys, and what it costs.
 
-python examples/smoothing.py               a table, a picture and a CSV file; about half a minute on one core
+python examples/smoothing.py               a table, a picture and a CSV file; about ten seconds on one core
 python examples/smoothing.py --small       smaller instances, seconds
 python examples/smoothing.py --out folder  where to write picture and CSV; a temporary folder when absent
 
@@ -32,7 +32,7 @@ import bmsdp
 from bmsdp import gallery, theory
 
 TOL = 1e-8  # certified relative gap: of the perturbed problem, and of the continued one
-INK, TRUE, PROOF, BOUND = "#3b3b3b", "#0b5394", "#1b7f4d", "#c77c11"
+INK, TRUE, PROOF, BOUND, PLAIN = "#3b3b3b", "#0b5394", "#1b7f4d", "#c77c11", "#a61c1c"
 Row = dict[str, Any]
 
 
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for picture and CSV; a temporary one when absent")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    k, n, step = (10, 100, 3) if options.small else (25, 300, 1)
+    k, n, step = (10, 200, 3) if options.small else (25, 300, 1)
 
     rows = axial(k, 10.0 ** np.arange(-12, 1, step), options.seed)
     rows += gaussian(n, 10.0 ** np.arange(-7, 1, step), options.seed)
@@ -70,18 +70,19 @@ def gaussian(n: int, sigmas: np.ndarray, seed: int) -> list[Row]:
     """A Gaussian cost, with the columns that the theorem wants at each sigma and with the generic number."""
     C = gallery.goe(n, rng=seed)
     optimum = bmsdp.solve(C, tol=1e-11, rng=seed).bound
-    norm_C, generic = float(np.linalg.norm(C, 2)), theory.generic_rank(n)
+    generic = theory.generic_rank(n)
     rows = [row(f"goe({n})", C, optimum, generic, 0.0, seed)]
     for sigma in map(float, sigmas):
-        for k in (theory.required_rank(n, n, sigma=sigma, norm_C=norm_C), generic):
-            rows.append(row(f"goe({n})", C, optimum, k, sigma, seed))
+        few = row(f"goe({n})", C, optimum, generic, sigma, seed)
+        rows += [few, row(f"goe({n})", C, optimum, few["required_rank"], sigma, seed)]
     return rows
 
 
 def row(name: str, C: np.ndarray, optimum: float, k: int, sigma: float, seed: int, solver: Any = None, start: Any = None) -> Row:
     """Solve with noise, look at the point in the original problem, continue without noise: a row of the CSV file, gaps absolute."""
     n, options = len(C), {"rank": k, "solver": solver, "warm_start": start, "tol": TOL, "rng": seed}
-    out: Row = {"instance": name, "n": n, "k": k, "sigma": sigma, "optimum": optimum}
+    rho = sigma * np.sqrt(n) / float(np.linalg.norm(C, 2))
+    out: Row = {"instance": name, "n": n, "k": k, "sigma": sigma, "rho": rho, "optimum": optimum}
     if sigma == 0:
         plain = bmsdp.solve(C, **options)
         return out | {
@@ -127,65 +128,68 @@ def picture(rows: list[Row], n: int, path: Path) -> None:
     left, middle, right = figure.subplots(1, 3, width_ratios=[5, 5, 4])
     axial_rows = [found for found in rows if not found["instance"].startswith("goe")]
     goe_rows = [found for found in rows if found["instance"].startswith("goe")]
-    gaps(left, axial_rows, axial_rows[0]["k"])
+    gaps(left, axial_rows, 1e-15)
     left.set_title(f"{axial_rows[0]['instance']} from its axial point, k = {axial_rows[0]['k']}", loc="left", fontsize=11)
-    gaps(middle, goe_rows, goe_rows[0]["k"])
+    gaps(middle, goe_rows, 1e-12)
     middle.set_title(f"{goe_rows[0]['instance']}, random start", loc="left", fontsize=11)
     left.set_ylabel(r"gap in the original problem, relative to $|f^*|$")
     handles = {label: handle for ax in (left, middle) for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False)
-    needed(right, n, [found for found in goe_rows if found["sigma"]])
-    for ax in (left, middle, right):
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
+    needed(right, n, [found for found in goe_rows if found["holds"]])
+    for ax in (left, middle):
         ax.set_xlabel(r"$\sigma$, in the units of C")
+    for ax in (left, middle, right):
         ax.grid(True, color="0.92")
         ax.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
 
 
-def gaps(ax: matplotlib.axes.Axes, rows: list[Row], fixed: int) -> None:
-    """Gaps and bounds against sigma; points at the rank that the theorem wants are full, others hollow."""
+def gaps(ax: matplotlib.axes.Axes, rows: list[Row], floor: float) -> None:
+    """Gaps and bounds against sigma; small full marks where Y has the columns that the theorem wants, larger hollow ones elsewhere."""
     plain, noisy = rows[0], [found for found in rows if found["sigma"]]
-    scale, floor = abs(plain["optimum"]), 1e-15
-    curve = sorted({found["sigma"]: found for found in noisy}.values(), key=lambda found: found["sigma"])
-    sigma = [found["sigma"] for found in curve]
+    scale = abs(plain["optimum"])
+    few = [found for found in noisy if found["k"] == plain["k"]]
+    sigma = [found["sigma"] for found in few]
     for name, label, style in (
         ("sigma_bound", r"theorem: $6\sigma\sqrt{n}\,R$", "-"),
         ("norm_bound", r"$2\|W\|R$ with the W drawn", "--"),
     ):
-        ax.loglog(sigma, [found[name] / scale for found in curve], color=BOUND, linestyle=style, linewidth=1.5, label=label)
-    for name, colour, marker, size, label in (
-        ("certified_gap", PROOF, "^", 7, "certified gap of that point"),
-        ("gap", TRUE, "o", 6, "true gap of the point with noise"),
-        ("continued_gap", INK, "x", 5, "certified gap, continued without noise"),
-    ):
-        for holds in (False, True):
-            mine = [found for found in noisy if found["holds"] == holds and (name != "continued_gap" or found["k"] == fixed)]
+        ax.loglog(sigma, [found[name] / scale for found in few], color=BOUND, linestyle=style, linewidth=1.5, label=label)
+    marks = {
+        "certified_gap": (PROOF, "^", "certified gap of the point with noise"),
+        "gap": (TRUE, "o", "its true gap (full: k of the theorem)"),
+        "continued_gap": (INK, "x", "certified gap, continued without noise"),
+    }
+    for name, (colour, marker, label) in marks.items():
+        for holds in (False, True) if marker != "x" else (False,):
+            mine = [found for found in noisy if found["holds"] == holds]
             ax.loglog(
                 [found["sigma"] for found in mine], [max(found[name] / scale, floor) for found in mine], color=colour, marker=marker,
-                markersize=size, linestyle="none", markerfacecolor=colour if holds or marker == "x" else "white",
+                markersize=4 if holds else 8 if marker != "x" else 5, markerfacecolor=colour if holds else "none", linestyle="none",
                 label=None if holds else label,
             )  # fmt: skip
-    level = max(plain["gap"] / scale, floor)
-    ax.axhline(level, color="#a61c1c", linestyle=":", linewidth=2, label="true gap without noise")
-    where = "stays at the spurious point" if level > 1e-3 else f"optimal, certified gap {plain['certified_gap'] / scale:.0e}"
-    ax.text(sigma[0], level * (3 if level > 1e-3 else 4), f"no noise: {where}", color="#a61c1c", fontsize=9)
+    level, stuck = max(plain["gap"] / scale, floor), plain["gap"] > 1e-3 * scale
+    where = "stays at the spurious point" if stuck else f"optimal, certified gap {plain['certified_gap'] / scale:.0e}"
+    ax.axhline(level, color=PLAIN, linestyle=":", linewidth=2, label="true gap without noise")
+    place = {"x": sigma[0], "y": 2 * level, "ha": "left"} if stuck else {"x": sigma[-1], "y": 1.5 * level, "ha": "right"}
+    ax.text(s=f"no noise: {where}", color=PLAIN, fontsize=9, **place)
     ax.set_ylim(0.3 * floor, None)
 
 
-def needed(ax: matplotlib.axes.Axes, n: int, rows: list[Row]) -> None:
-    """The columns that the theorem wants, against sigma, beside other ranks."""
-    norm_C, sigma = float(np.linalg.norm(gallery.goe(n, rng=0), 2)), np.logspace(-12, 1, 80)
+def needed(ax: matplotlib.axes.Axes, n: int, solved: list[Row]) -> None:
+    """The columns that the theorem wants, against relative noise, beside other ranks."""
+    rho = np.logspace(-12, 1, 80)
     for field, style in (("real", "-"), ("complex", "--")):
-        ranks = [theory.required_rank(n, n, sigma=s, norm_C=norm_C, complex=field == "complex") for s in sigma]
-        ax.semilogx(sigma, ranks, color=BOUND, linestyle=style, label=f"theorem, {field}")
-    solved = [found for found in rows if found["holds"]]
-    ax.semilogx([found["sigma"] for found in solved], [found["k"] for found in solved], "o", color=TRUE, markersize=5, label="solved in the middle")
-    for value, label in ((n // 2 + 1, "enough for every C, no noise: n/2 + 1"), (theory.generic_rank(n), "enough for almost every C"), (n, "n")):
+        ranks = [theory.required_rank(n, n, sigma=r / np.sqrt(n), norm_C=1.0, complex=field == "complex") for r in rho]
+        ax.semilogx(rho, ranks, color=BOUND, linestyle=style, label=f"theorem, {field}")
+    ax.semilogx([found["rho"] for found in solved], [found["k"] for found in solved], "o", color=TRUE, markersize=5, label="solved, middle")
+    others = {n: "n", n // 2 + 1: "n/2 + 1: every real C, no noise", theory.generic_rank(n): "generic rank: almost every C, no rate"}
+    for value, label in others.items():
         ax.axhline(value, color="0.6", linewidth=1)
-        ax.text(sigma[0], value + 0.012 * n, label, fontsize=9, color="0.35")
-    ax.set(ylim=(0, 1.08 * n), ylabel="columns k")
+        ax.text(rho[0], value + 0.012 * n, label, fontsize=9, color="0.35")
+    ax.set(ylim=(0, 1.08 * n), ylabel="columns k", xlabel=r"$\sigma\sqrt{n}\,/\,\|C\|$")
     ax.set_title(f"columns that the theorem wants, n = {n}", loc="left", fontsize=11)
-    ax.legend(frameon=False, loc="center right", fontsize=9)
+    ax.legend(frameon=False, loc="upper right", bbox_to_anchor=(1, 0.95), fontsize=9)
 
 
 if __name__ == "__main__":
