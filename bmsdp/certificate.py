@@ -262,12 +262,14 @@ def _refuted(probe: Probe, final: bool) -> Certificate:
     vector, escape = probe.lowest_vector(), probe.escape()
     if not final:
         return _certificate(model, -np.inf, model.mu, eig, vector, "estimate", np.nan, -np.inf, escape)
-    t = 1.1 * max(-eig, 0.0) + 1e-13 * model.problem.norm_C * float(np.max(1 / slack.weight))
-    for _ in range(100):  # Ritz values err on the unsafe side: raise t until the factorisation goes through
+    assert slack.tree is not None
+    first = 1e-3 if slack.tree.flops <= QUICK else 0.1
+    least = 1e-13 * model.problem.norm_C * float(np.max(1 / slack.weight))
+    for margin in first * 4.0 ** np.arange(40):  # Ritz values err on the unsafe side: raise t until the factorisation goes through
+        t = max(-eig, 0.0) * (1 + margin) + margin / first * least
         factor, diagonal = slack.factor(t)
         if factor.definite:
             return _proved(slack, t, factor, diagonal, eig, vector, escape)
-        t *= 1.5
     return _certificate(model, -np.inf, model.mu, eig, vector, "estimate", np.nan, -np.inf, escape)
 
 

@@ -31,7 +31,7 @@ class Curvature:
         Lower bound on the smallest eigenvalue, as sure as ``rigor`` says.
     rigor : str
         "probabilistic" (Lanczos from a random start, failing with probability at most 1e-6) or "estimate" (a Ritz value minus
-        its residual).
+        its residual and an allowance for rounding).
     vector : ndarray, n x k
         Unit tangent direction.
     products : int
@@ -66,7 +66,9 @@ def curvature(
 
     def known(ritz: Ritz) -> tuple[float, str]:
         sure = ritz.lower_bound(FAILURE / len(LOOKS))
-        return (sure, "probabilistic") if sure >= -eps_H else (float(ritz.values[0] - ritz.residuals[0]), "estimate")
+        if sure >= -eps_H:
+            return sure, "probabilistic"
+        return float(ritz.values[0] - ritz.residuals[0]) - 1e-14 * float(np.abs(ritz.values).max()), "estimate"
 
     def enough(ritz: Ritz) -> bool:
         found = ritz.values[0] < -eps_H and ritz.residuals[0] < 0.5 * abs(ritz.values[0])

@@ -251,7 +251,7 @@ def minimize(
         model, status, facts = descend_to_second_order(problem, solver, Y, tol, eps_g, eps_H, record, generator)
     finally:
         record.close()
-    message = status.value
+    message = status.value if status is not Status.LOCALLY_OPTIMAL else "critical point; no certificate was asked for"
     if facts is not None and status is Status.LOCALLY_OPTIMAL:
         message = "second-order point: |grad| = {grad_norm:.2e}, Hessian >= {hess_min_lower:.2e} ({rigor})".format_map(facts)
     return Result(

@@ -106,9 +106,11 @@ class Result:
         Where curvature was checked: "grad_norm" and "eps_g", "hess_min" (the lowest value met), "hess_min_lower" (the bound),
         "eps_H", "rigor" of that bound, and "escapes", the steps taken along negative curvature.
     perturbation : dict or None
-        Where ``solve(perturbation=...)`` was asked for: "sigma", "pattern", "continuation", "norm_W" (of the noise), "eps_g", "eps_H",
-        "guarantee" (what the theorem promises at this rank), and cost, bound, gap and rigor of one point, before any continuation,
-        for the "perturbed" and the "original" problem.
+        Where ``solve(perturbation=...)`` was asked for: "sigma", "seed" (``problem.perturbed(sigma, seed)`` has the same noise),
+        "pattern", "continuation", "norm_W" (of the noise); "eps_g" and "eps_H" that were aimed at, "grad_norm" that was reached (a
+        certified gap ends the run earlier), "second_order" as above; "guarantee", what the theorem says of (eps_g, eps_H)-second-order
+        points at this rank; and cost, bound, gap and rigor of one point, before any continuation, for the "perturbed" and the
+        "original" problem.
     """
 
     Y: np.ndarray = field(repr=False)

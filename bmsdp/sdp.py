@@ -22,6 +22,7 @@ from .problem import LocalModel, Problem
 from .result import Data, Result
 from .smoothed import smoothed
 from .staircase import staircase
+from .verified import lower_bound
 
 LOGGER = logging.getLogger("bmsdp")
 LOGGER.addHandler(logging.NullHandler())
@@ -88,13 +89,25 @@ def solve(
     problem, found, data = _state(C, A, b, int(threads))
     options = {"rank": rank, "tol": float(tol), "certify": certify, "max_time": max_time, "callback": callback, "progress": progress}
     seed = np.random.SeedSequence().entropy if rng is None else rng
-    result = _run(problem, found, solver, warm_start, noise, seed, verbose, options)
+    result = _run(problem, found, data, solver, warm_start, noise, seed, verbose, options)
     return dataclasses.replace(result, data=data, time=time.perf_counter() - start)
 
 
+def _verified_again(result: Result, data: Data) -> Result:
+    """A verified bound once more from the caller's own rows: the way back from internal coordinates rounds."""
+    proof = result.certificate
+    if proof is None or proof.rigor != "verified" or not np.isfinite(proof.bound):
+        return result
+    sure = lower_bound(data.C, data.A, data.b, result.dual)
+    gap_abs = proof.gap_abs + (proof.bound - sure.bound)
+    gap = proof.gap * gap_abs / proof.gap_abs if proof.gap_abs > 0 else proof.gap
+    proof = dataclasses.replace(proof, bound=sure.bound, gap=gap, gap_abs=gap_abs, dual=sure.dual)
+    return dataclasses.replace(result, bound=proof.bound, gap=gap, dual=proof.dual, certificate=proof)
+
+
 def _run(
-    problem: Problem, found: Recognised | None, solver: Solver | None, warm_start: Any, noise: Perturbation | None, seed: Any,
-    verbose: int, options: dict[str, Any],
+    problem: Problem, found: Recognised | None, data: Data, solver: Solver | None, warm_start: Any, noise: Perturbation | None,
+    seed: Any, verbose: int, options: dict[str, Any],
 ) -> Result:  # fmt: skip
     """The staircase, from and to the caller's coordinates."""
     if options["rank"] is not None:
@@ -116,7 +129,10 @@ def _run(
     result = dataclasses.replace(result, options=result.options | kept)
     if found is None:
         return result
-    return dataclasses.replace(result, Y=found.factor_out(result.Y), dual=found.to_caller(result.dual))
+    dual = found.to_caller(result.dual)
+    same = found.trivial and np.array_equal(dual[dual != 0], result.dual[result.dual != 0])
+    result = dataclasses.replace(result, Y=found.factor_out(result.Y), dual=dual)
+    return result if same else _verified_again(result, data)
 
 
 def _check(method: str, tol: Any, threads: Any, max_time: Any, solver: Any, certify: Any) -> None:

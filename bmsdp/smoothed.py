@@ -40,7 +40,7 @@ def noise_level(problem: Problem, wanted: Perturbation, tol: float, k: int) -> t
     choice = tradeoff(accuracy, n, k, norm_C=norm_C, trace=trace, kappa=manifold.kappa, complex=problem.C.is_complex)
     sigma = choice.sigma if wanted.sigma == "auto" else float(wanted.sigma)
     size = norm_C + 3 * sigma * np.sqrt(n)
-    return sigma, max(choice.eps_g, FLOOR * 2 * size * np.sqrt(trace)), max(choice.eps_H, FLOOR * size)
+    return sigma, float(max(choice.eps_g, FLOOR * 2 * size * np.sqrt(trace))), float(max(choice.eps_H, FLOOR * size))
 
 
 def smoothed(
@@ -60,18 +60,20 @@ def smoothed(
     generator, say = np.random.default_rng(rng), report or (lambda line: None)
     k = Y.shape[1] if Y is not None else (start_rank(problem) if rank is None else rank)
     sigma, eps_g, eps_H = noise_level(problem, wanted, tol, k)
-    noisy = problem.perturbed(sigma, generator, pattern=wanted.pattern)
+    seed = int(generator.integers(2**63))
+    noisy = problem.perturbed(sigma, seed, pattern=wanted.pattern)
     limit = None if max_time is None else (0.5 if wanted.continuation else 1.0) * max_time
     shared = {"rank": rank, "tol": tol, "certify": certify, "report": report, "rng": generator, **options}
     say(f"perturbed: sigma = {sigma:.3g}" + (" on the pattern of C" if wanted.pattern else ""))
     first = staircase(noisy, solver, Y, max_time=limit, second_order=(eps_g, eps_H), **shared)
-    model = problem.at(first.Y)
+    model, there = problem.at(first.Y), noisy.at(first.Y)
     proof = None if certify is None else prove(model, tol, certify, generator, final=True)
     perturbed, original = _figures(first.cost, first.certificate), _figures(model.cost, proof)
     facts = {
-        "sigma": sigma, "pattern": wanted.pattern, "continuation": wanted.continuation, "norm_W": _norm(noisy, generator),
-        "eps_g": eps_g, "eps_H": eps_H, "status": first.status.name, "rank": first.rank,
-        "perturbed": perturbed, "original": original,
+        "sigma": sigma, "seed": seed, "pattern": wanted.pattern, "continuation": wanted.continuation,
+        "norm_W": _norm(noisy, generator), "eps_g": eps_g, "eps_H": eps_H, "grad_norm": there.grad_norm,
+        "second_order": first.second_order, "status": first.status.name,
+        "rank": first.rank, "perturbed": perturbed, "original": original,
         "guarantee": _guarantee(problem, wanted, sigma, eps_g, eps_H, first.rank),
     }  # fmt: skip
     say(f"perturbed: gap {first.gap:.1e}; the same point in the original problem: gap {original['gap']:.1e}")
@@ -105,9 +107,9 @@ def _joined(first: Result, second: Result) -> Result:
         name: np.concatenate([first.history[name], column + spent.get(name, 0)]) for name, column in second.history.items()
     }
     totals: dict[str, Any] = {name: getattr(second, name) + value for name, value in spent.items()}
-    options = second.options | {"stages": first.options["stages"] + second.options["stages"]}
-    found = second.second_order if second.second_order is not None else first.second_order
-    return dataclasses.replace(second, **totals, history=history, options=options, second_order=found)
+    later = [stage | {name: stage[name] + spent[name] for name in ("time", "products")} for stage in second.options["stages"]]
+    options = second.options | {"stages": first.options["stages"] + later}
+    return dataclasses.replace(second, **totals, history=history, options=options)
 
 
 def _figures(cost: float, proof: Certificate | None) -> dict[str, Any]:
@@ -117,7 +119,11 @@ def _figures(cost: float, proof: Certificate | None) -> dict[str, Any]:
 
 
 def _guarantee(problem: Problem, wanted: Perturbation, sigma: float, eps_g: float, eps_H: float, k: int) -> dict[str, Any] | None:
-    """What the theorem promises at this rank, with ``2 norm_C`` for |C|: rarely anything, for it needs some five times the generic rank."""
+    """What the theorem says of every (eps_g, eps_H)-second-order point of this rank, with ``2 norm_C`` for |C|.
+
+    Rarely anything: it needs some five times the generic rank.  A run that was certified before its gradient fell to eps_g
+    ended elsewhere, and needs no promise.
+    """
     if wanted.pattern:
         return None
     manifold, trace = problem.manifold, _trace(problem)

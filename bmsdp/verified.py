@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from .factorization import UNIT, Arrow, ArrowFactor, BorderedFactor, Elimination, Factor, absolute_gram_rows
+from .factorization import TINY, UNIT, Arrow, ArrowFactor, BorderedFactor, Elimination, Factor, absolute_gram_rows
 from .linear_maps import LinearMap, MatrixMap, as_linear_map
 from .operators import LowRankPlusSparse, Operator, as_operator, difference
 
@@ -41,7 +41,7 @@ class SlackForm:
 
     def __init__(self, matrix: Any, diagonal: np.ndarray, rounding: np.ndarray, border: tuple[np.ndarray, np.ndarray] | None = None):
         self.matrix, self.diagonal, self.rounding, self.border = matrix, diagonal, rounding, border
-        self.is_diagonal = border is not None and sp.issparse(matrix) and not (matrix - sp.diags_array(matrix.diagonal())).nnz
+        self.is_diagonal = border is not None and _is_diagonal(matrix)
 
     @classmethod
     def of(cls, C: Operator, A: LinearMap, mu: np.ndarray) -> SlackForm | None:
@@ -49,10 +49,9 @@ class SlackForm:
         (matrix, border, expanded), A_mu = _split(C), A.matrix(mu)
         if matrix is None or A_mu is None:
             return None
-        off, sizes, repeated = A_mu.tocoo(), _absolute_rows(A, A_mu, mu), _multiplicity(A)
-        diagonal_only = isinstance(A_mu, sp.dia_array) or bool((off.row == off.col).all())
+        sizes, repeated, diagonal_only = _absolute_rows(A, A_mu, mu), _multiplicity(A), _is_diagonal(A_mu)
         c, a = matrix.diagonal().real, A_mu.diagonal().real
-        rounding = (repeated + 3) * UNIT * (np.abs(c) + sizes)
+        rounding = (repeated + 3) * UNIT * (np.abs(c) + sizes) + getattr(A, "rounding", 0.0) * UNIT * sizes
         entries = C.rounding + expanded + (0 if diagonal_only else repeated + 1)
         if entries:
             reach = C.abs_mul(np.ones(C.n))
@@ -108,7 +107,7 @@ def _split(C: Operator) -> tuple[Any, tuple[np.ndarray, np.ndarray] | None, int]
     base, r = C.A.matrix(), C.U.shape[1]
     if base is None:
         return None, None, 0
-    diagonal = sp.issparse(base) and not (base - sp.diags_array(base.diagonal())).nnz and 2 * r < C.n and (C.d <= 0).all()
+    diagonal = _is_diagonal(base) and 2 * r < C.n and (C.d <= 0).all()
     if diagonal or C.n > DENSE_LIMIT and sp.issparse(base):
         V, W = (C.U[:, part] * np.sqrt(np.abs(C.d[part])) for part in (C.d < 0, C.d > 0))
         return base, (V, W), 0
@@ -118,6 +117,14 @@ def _split(C: Operator) -> tuple[Any, tuple[np.ndarray, np.ndarray] | None, int]
     full += base
     full = (full + full.conj().T) / 2
     return full, None, (3 if C.is_complex else 1) * (r + 5)
+
+
+def _is_diagonal(M: Any) -> bool:
+    """Whether the pattern of M is diagonal: its values may differ at the next point."""
+    if not sp.issparse(M) or isinstance(M, sp.dia_array):
+        return isinstance(M, sp.dia_array)
+    M = M.tocoo()
+    return bool((M.row == M.col).all())
 
 
 def _absolute_rows(A: LinearMap, A_mu: Any, mu: np.ndarray) -> np.ndarray:
@@ -178,8 +185,10 @@ class _Traces:
         use = (diagonal & ~negative)[A.row_of] & (value != 0)
         row, i, a = A.row_of[use], A.i[use], np.abs(value[use])
         r = np.abs(b[row]) / a
-        order = np.lexsort((r, i))
-        first = order[np.unique(i[order], return_index=True)[1]]
+        least = np.full(n, np.inf)
+        np.minimum.at(least, i, r)
+        near = np.flatnonzero(r <= least[i] * (1 + 1e-9))  # of rows that say the same the first one counts
+        first = near[np.unique(i[near], return_index=True)[1]]
         self.row_trace, self.row, self.a, self.sign = np.full(n, np.inf), np.full(n, -1), np.ones(n), sign
         self.row_trace[i[first]], self.row[i[first]], self.a[i[first]] = r[first], row[first], a[first]
 
@@ -219,9 +228,7 @@ def lower_bound(C: Any, A: Any = None, b: Any = None, dual: Any = None, *, trace
     operator = as_operator(C)
     A, b = _constraints(operator.n, A, b)
     traces = _Traces(A, b) if isinstance(A, MatrixMap) else A
-    y = np.zeros(A.m) if dual is None else np.array(dual, float)
-    if y.shape != (A.m,) or not np.isfinite(y).all():
-        raise ValueError(f"dual has shape {y.shape} and must hold {A.m} finite numbers, one per row of A")
+    y = np.zeros(A.m) if dual is None else _real(dual, "dual", A.m)
     if trace_bound is not None and not (np.isfinite(trace_bound) and trace_bound > 0):
         raise ValueError(f"trace_bound = {trace_bound}; a positive finite number is needed")
     if isinstance(A, MatrixMap) and A.rows.dtype.kind == "c" and not operator.is_complex:
@@ -232,23 +239,24 @@ def lower_bound(C: Any, A: Any = None, b: Any = None, dual: Any = None, *, trace
     tree = form.analyse()
     if tree is None:
         raise ValueError(TOO_DENSE)
-    r = np.where(np.isfinite(traces.row_trace) & (traces.row_trace > 0), traces.row_trace, np.inf)
-    if trace_bound is not None:
-        r = np.minimum(r, trace_bound)
-    weight = 1 / r
+    r = np.array(traces.row_trace, float)
+    if not isinstance(traces, _Traces):
+        r[r <= 0] = np.inf  # rows of a manifold that nothing bounds
+    free = ~np.isfinite(r)
+    if trace_bound is not None:  # where it has to pay, one unit for all rows: the bounded ones cost less than it
+        r = np.full(operator.n, float(trace_bound)) if free.any() else np.minimum(r, trace_bound)
+    weight = 1 / np.where(r > 0, r, np.inf)
+    weight[r == 0] = 1e8 * weight.max(initial=0.0)  # X_ii = 0: shifts there cost nothing
     t, error, count = _definite_shift(form, tree, weight)
-    w = traces.cover(t * weight * (1 + 4 * UNIT) + error * (1 + 4 * UNIT)) if np.isfinite(t) else None
-    excess = 0.0
-    if w is None and trace_bound is not None and np.isfinite(t):
-        w, excess = np.zeros(A.m), float(np.max(t * weight + error)) * (1 + 8 * UNIT)
-    if w is None:
+    needed = (t * weight + error) * (1 + 4 * UNIT) if np.isfinite(t) else np.full(operator.n, np.inf)
+    excess = float(needed[free].max(initial=0.0))
+    if not np.isfinite(needed).all() or excess > 0 and trace_bound is None:
         return VerifiedBound(-math.inf, y, -math.inf, t, 0.0, math.inf, count)
-    final = y - w
+    w, cheap = (traces.cover(np.where(free, 0.0, e)) for e in (needed, t * weight))
+    final, R = y - w, trace_bound or 0.0
     slip = 4 * UNIT * float(np.abs(b) @ np.abs(final))
-    paid = excess * trace_bound * (1 + 4 * UNIT) if excess and trace_bound is not None else 0.0
-    bound = sum_down(np.concatenate([b * final, [-slip, -paid]]))
-    free = traces.cover(t * weight)
-    estimate = math.fsum(b * y) - (math.fsum(b * free) if free is not None else t * float(weight.max()) * float(trace_bound or 0))
+    bound = sum_down(np.concatenate([b * final, [-slip, -excess * R * (1 + 4 * UNIT)]]))
+    estimate = math.fsum(b * (y - cheap)) - float((t * weight)[free].max(initial=0.0)) * R
     return VerifiedBound(bound, final, estimate, t, estimate - bound, excess, count)
 
 
@@ -284,14 +292,18 @@ def _constraints(n: int, A: Any, b: Any) -> tuple[Any, np.ndarray]:
         if b is not None and np.shape(b) != (n,):
             raise ValueError(f"b has shape {np.shape(b)} but without A it is the diagonal of X; it must have shape ({n},)")
         rows = sp.csr_array((np.ones(n), np.arange(n, dtype=np.int64) * (n + 1), np.arange(n + 1)), shape=(n, n * n))
-        return MatrixMap(rows, n), np.ones(n) if b is None else np.array(b, float)
+        return MatrixMap(rows, n), np.ones(n) if b is None else _real(b, "b", n)
     A = as_linear_map(A, n)
     if b is None and not hasattr(A, "b"):
         raise ValueError(f"A has {A.m} rows but b was not given; pass the {A.m} right-hand sides")
-    b = np.array(A.b if b is None else b, float)
-    if b.shape != (A.m,) or not np.isfinite(b).all():
-        raise ValueError(f"b has shape {b.shape} and must hold {A.m} finite numbers, one per row of A")
-    return A, b
+    return A, _real(A.b if b is None else b, "b", A.m)
+
+
+def _real(values: Any, name: str, m: int) -> np.ndarray:
+    values = np.asarray(values)
+    if values.dtype.kind == "c" or values.shape != (m,) or not np.isfinite(values.astype(float)).all():
+        raise ValueError(f"{name} has shape {values.shape} and must hold {m} finite numbers, real and one per row of A")
+    return values.astype(float)
 
 
 def _definite_shift(form: SlackForm, tree: Any, weight: np.ndarray) -> tuple[float, np.ndarray, int]:
@@ -299,14 +311,15 @@ def _definite_shift(form: SlackForm, tree: Any, weight: np.ndarray) -> tuple[flo
 
     A factorisation that breaks down shows a direction of nonpositive curvature, so the next t is above its quotient.
     """
-    size = float(np.max((np.abs(form.diagonal) + form.rounding / UNIT) / np.where(weight > 0, weight, np.inf), initial=0.0))
+    rows = np.asarray(abs(form.matrix).sum(axis=1)).ravel() + np.abs(form.diagonal) + form.rounding / UNIT
+    size = float(np.max(rows / np.where(weight > 0, weight, np.inf), initial=0.0))
     t, failed, found = 0.0, 0.0, None
     for count in range(1, 61):
         diagonal = form.diagonal + t * weight
         factor = form.factor(tree, diagonal)
         if factor.definite:
             found = t, factor.error_rows() + form.rounding + 4 * UNIT * np.abs(diagonal), count
-            if t <= 1.1 * failed or t <= 1e-14 * size:
+            if t <= 1.02 * failed or t <= 1e-14 * size:
                 break
             t = math.sqrt(failed * t) if failed > 0 else t / 10
             continue
@@ -315,12 +328,12 @@ def _definite_shift(form: SlackForm, tree: Any, weight: np.ndarray) -> tuple[flo
         failed = max(failed, t, below)
         if found is not None:
             t = math.sqrt(failed * found[0])
-            if found[0] <= 1.1 * failed:
+            if found[0] <= 1.02 * failed:
                 break
-        elif not np.isfinite(failed) or not weight.any():
+        elif not failed < 1e250 or not weight.any() or not t <= 1e6 * size:
             break
         else:
-            t = max(1.1 * failed, 3 * t, 1e-15 * size)
+            t = max(1.02 * failed, 3 * t, 1e-15 * size, TINY / float(weight.max()))
     return found if found is not None else (math.inf, form.rounding, count)
 
 

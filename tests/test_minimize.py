@@ -24,7 +24,7 @@ def test_finds_a_critical_point(solver):
     assert model.grad_norm <= 1e-7 * model.grad_scale and np.isclose(model.cost, result.cost)
     np.testing.assert_allclose(result.dual, model.mu)
     assert result.bound == -np.inf and result.gap == np.inf and result.certificate is None
-    assert result.message == Status.LOCALLY_OPTIMAL.value and result.rank == 6 and result.time > 0
+    assert "no certificate was asked for" in result.message and result.rank == 6 and result.time > 0
     assert np.array_equal(START, kept) and not np.shares_memory(result.Y, START)
     assert result.options["tol"] == 1e-7 and type(solver).__name__ in result.options["solver"] and "numpy" in result.versions
 
