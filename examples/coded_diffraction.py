@@ -1,6 +1,6 @@
 """An image from coded diffraction patterns: the magnitudes of masked Fourier transforms, before and after.
 
-python examples/coded_diffraction.py                           128 x 128 pixels, 8 masks
+python examples/coded_diffraction.py                           128 x 128 pixels, 8 masks (the picture of the README)
 python examples/coded_diffraction.py --side 512 --masks 8      larger
 python examples/coded_diffraction.py --noise 0.01              1 % noise on the magnitudes
 python examples/coded_diffraction.py --out pictures            where to write coded_diffraction.png and .csv
