@@ -16,6 +16,7 @@ from .lanczos import BASIS_LIMIT, LOOKS, Ritz, lanczos, start_rng
 from .manifolds.base import as_real, inner
 from .problem import LocalModel, Problem
 
+ESCAPES = 100  # steps along negative curvature in one run; more gain nothing but rounding
 FAILURE = 1e-6  # failure probability of a probabilistic check
 
 

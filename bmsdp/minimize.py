@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ._version import __version__
-from .curvature import Curvature, curvature, escape_saddle
+from .curvature import ESCAPES, Curvature, curvature, escape_saddle
 from .problem import LocalModel, Problem
 from .result import Data, Result, Status
 
@@ -157,7 +157,7 @@ def descend_to_second_order(
             return model, status if resolved else Status.STALLED, facts
         trial, spent = escape_saddle(model, found)
         record.products += spent
-        if trial is None:
+        if trial is None or escapes >= ESCAPES:
             return model, Status.STALLED, facts
         Y, escapes = trial.Y, escapes + 1
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .certificate import certify as prove
-from .curvature import curvature, descent_along, escape_saddle
+from .curvature import ESCAPES, curvature, descent_along, escape_saddle
 from .manifolds.base import gaussian, inner
 from .minimize import Record, Solver, descend, second_order_report, versions
 from .problem import LocalModel, Problem
@@ -84,7 +84,7 @@ class _Stair:
         found = curvature(model, eps_H, self.rng, max_steps=steps, stop=self.record.out_of_time)
         self.record.products += found.products
         self.second_order = second_order_report(model, found, self.critical(model), eps_H, self.escapes)
-        if found.value >= -eps_H:
+        if found.value >= -eps_H or self.escapes >= ESCAPES:
             return None
         trial, spent = escape_saddle(model, found)
         self.record.products += spent

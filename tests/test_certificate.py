@@ -326,6 +326,26 @@ def test_verified_needs_a_matrix(rng):
         assert certify(problem.at(problem.random_point(2, rng)), rng=rng).rigor == "probabilistic"
 
 
+@pytest.mark.parametrize("complex_", [False, True])
+@pytest.mark.parametrize("kind", ["arrow", "mixed"])
+def test_low_rank_bounds_at_any_point(kind, complex_, rng):
+    """Verified wherever there are entries, never above the optimum, and within rounding of the dense matrix's bound."""
+    U = rng.standard_normal((9, 3)) + (1j * rng.standard_normal((9, 3)) if complex_ else 0)
+    base = sp.diags_array(rng.standard_normal(9)).tocsr() if kind == "arrow" else sparse_hermitian(rng, 9, complex_)
+    C = LowRankPlusSparse(base, U, [-1.0, -0.5, -2.0 if kind == "arrow" else 2.0])
+    for manifold in (Oblique(gallery.random_radii(9, 2, rng)), Sphere(9, 4.0), StiefelProduct(3, 3, complex_)):
+        low = Problem(C, manifold)
+        full = Problem(dense(low), manifold)
+        optimum, optimal = reference(full)
+        for where, Y in points(low, optimal, rng):
+            one, two = (certify(problem.at(np.ascontiguousarray(Y)), 1e-6, "auto", 3) for problem in (low, full))
+            assert one.rigor == two.rigor == "verified" and one.gap_rigor == "verified", where
+            assert max(one.bound, two.bound) <= optimum + 4 * 9 * UNIT * size(full), where
+            assert one.bound == pytest.approx(two.bound, rel=1e-8, abs=1e-8 * size(full)), where
+            lowest = np.linalg.eigvalsh(dense(low) - adjoint(low, one.dual))[0]
+            assert lowest >= -1e-13 * size(full), where
+
+
 def test_unknown_rigor(rng):
     problem = ONES["real"](rng)
     with pytest.raises(ValueError, match='rigor = \'proof\'; it must be "auto", "verified", "probabilistic" or "estimate"'):

@@ -7,8 +7,8 @@ import pytest
 import scipy.sparse as sp
 
 from bmsdp import factorization, gallery
-from bmsdp.factorization import Elimination
-from bmsdp.verified import sum_down, sum_up
+from bmsdp.factorization import ArrowFactor, BorderedFactor, Elimination, absolute_gram_rows
+from bmsdp.verified import SlackForm, sum_down, sum_up
 
 FORM = pytest.mark.parametrize("form", ["dense", "sparse"])
 KINDS = pytest.mark.parametrize("dtype", [np.float64, np.complex128])
@@ -266,6 +266,178 @@ def test_underflow_and_overflow_do_not_fool_it():
         tiny = factor(1e-200 * A / 1e-170, [1.0, 1e-250, 1e-300], form)
         if tiny.definite:
             assert is_semidefinite(exact(1e-200 * A / 1e-170, [1.0, 1e-250, 1e-300], tiny.error_rows()))
+
+
+# borders
+
+
+def border(rng, n, r, dtype, integer):
+    def one():
+        return rng.integers(-3, 4, (n, r)).astype(float) if integer else rng.standard_normal((n, r))
+
+    return one() + 1j * one() if dtype == np.complex128 else one()
+
+
+def arrow(V, m):
+    """``[[diag(m), V], [V*, I]]``."""
+    return np.block([[np.diag(m), V], [V.conj().T, np.eye(V.shape[1])]])
+
+
+def exact_schur(M, diagonal, V, W, e):
+    """``offdiag(M) + diag(diagonal) - V V* + W W* + diag(e)`` as fractions."""
+    S = exact(M, diagonal, e)
+    for B, sign in ((V, -1), (W, 1)):
+        B = np.block([[B.real, -B.imag], [B.imag, B.real]]) if np.iscomplexobj(M) or np.iscomplexobj(B) else B
+        B = [[Fraction(float(x)) for x in row] for row in B]
+        assert len(B) == len(S)
+        for i, u in enumerate(B):
+            for j, v in enumerate(B):
+                S[i][j] += sign * sum((a * b for a, b in zip(u, v, strict=True) if a and b), Fraction(0))
+    return S
+
+
+@KINDS
+def test_arrows_near_the_boundary(dtype):
+    """``V* diag(1/m) V`` with largest eigenvalue near 1, from both sides: what is claimed holds in exact arithmetic."""
+    claimed = refused = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        n, r = int(rng.integers(1, 6)), int(rng.integers(1, 4))
+        V, m = border(rng, n, r, dtype, bool(seed % 2)), 2.0 ** rng.integers(-3, 4, n)
+        top = np.linalg.eigvalsh((V.conj().T / m) @ V)[-1]
+        m = m * (top if top > 0 else 1.0) * (1 + rng.choice([1e-13, 1e-15, 1e-16, 0.0, -1e-16, -1e-15, -1e-13, -0.1, 0.1]))
+        scale = 4.0 ** rng.integers(-15, 16)
+        V, m = V * np.sqrt(scale), m * scale
+        result = ArrowFactor(V, m)
+        matrix = arrow(V, m)
+        if result.definite:
+            e = result.error_rows()
+            assert e.shape == (n + r,) and (e > 0).all() and e.max() <= 2e-12 * max(1, np.abs(matrix).max())
+            assert is_semidefinite(exact(matrix, matrix.diagonal().real, e))
+            claimed += 1
+        else:
+            v = result.negative_direction()
+            assert np.isclose(np.linalg.norm(v), 1) and np.vdot(v, matrix @ v).real <= 1e-14 * np.abs(matrix).sum()
+            refused += 1
+    assert claimed > 15 and refused > 15
+
+
+def test_arrows_with_bad_pivots():
+    V = np.ones((3, 1))
+    for m in ([1.0, 0.0, 1.0], [1.0, -1.0, 1.0], [5.0, 5.0, np.nan]):
+        result = ArrowFactor(V, np.array(m))
+        assert not result.definite
+        v = result.negative_direction()
+        assert np.array_equal(np.abs(v), np.eye(4)[result.stop]) and not m[result.stop] > 0
+
+
+@KINDS
+def test_arrow_over_several_chunks(dtype, monkeypatch):
+    """Chunks change nothing but roundings; the error bound stays above what 40 digits would show, and scales with V V*."""
+    rng = np.random.default_rng(0)
+    V = border(rng, 700, 4, dtype, False) / 30
+    m = np.full(700, 1.2 * np.linalg.norm(V, 2) ** 2)
+    results = []
+    for chunk in (64, 256, 1000):
+        monkeypatch.setattr(ArrowFactor, "CHUNK", chunk)
+        result = ArrowFactor(V, m)
+        results.append((result.solve(np.ones(704, dtype)), result.error_rows()))
+    for x, e in results:
+        np.testing.assert_allclose(arrow(V, m) @ x, 1, atol=1e-12)
+        np.testing.assert_allclose(x, results[0][0], rtol=1e-10, atol=1e-13)
+        assert 1e-15 < e.max() < 1e-10
+    monkeypatch.undo()
+    np.testing.assert_allclose(ArrowFactor(2.0**10 * V, 2.0**20 * m).error_rows()[:700] > results[1][1][:700], True)
+
+
+@KINDS
+@pytest.mark.parametrize("kind", ["arrow", "border", "signed"])
+def test_schur_complements_against_exact_arithmetic(kind, dtype):
+    """``M - V V* + W W*`` near singular: error rows, negative directions and solutions of the Schur complement."""
+    claimed = refused = 0
+    for seed in range(60):
+        rng = np.random.default_rng([seed, 3])
+        n, r, s = int(rng.integers(2, 6)), int(rng.integers(0 if kind == "signed" else 1, 3)), int(rng.integers(1, 3)) * (kind == "signed")
+        V, W = border(rng, n, r, dtype, True), border(rng, n, s, dtype, True)
+        M = np.triu(border(rng, n, n, dtype, True) * (rng.random((n, n)) < 0.5), 1) * (kind != "arrow")
+        M = sp.csr_array(M + M.conj().T)
+        S = M.toarray() - V @ V.conj().T + W @ W.conj().T
+        d = np.full(n, -np.linalg.eigvalsh(S)[0]) + rng.choice([1e-8, 1e-12, 1e-13, 1e-14, 1e-15, 0.0, -1e-15, -1e-14, -1e-12, -0.1, 0.1])
+        form = SlackForm(M, d, np.zeros(n), (V, W))
+        tree = form.analyse()
+        result = form.factor(tree, d)
+        assert isinstance(result, BorderedFactor) and form.is_diagonal == (not M.nnz)
+        full = S + np.diag(d)
+        if result.definite:
+            e = result.error_rows()
+            assert e.shape == (n,) and (e > 0).all()
+            if np.isfinite(e).all():
+                assert is_semidefinite(exact_schur(M, d, V, W, e))
+                claimed += 1
+            if np.linalg.cond(full) < 1e6:
+                v = border(rng, n, 1, dtype, False)[:, 0]
+                np.testing.assert_allclose(full @ result.solve(v), v, atol=1e-8 * np.linalg.norm(v))
+        else:
+            v, size = result.negative_direction(), np.abs(full).sum() + np.abs(V).sum() ** 2 + np.abs(W).sum() ** 2
+            assert np.isclose(np.linalg.norm(v), 1)
+            assert form.quotient(v) == pytest.approx(np.vdot(v, full @ v).real, abs=1e-12 * (1 + size))
+            assert np.vdot(v, full @ v).real <= 1e-13 * size or kind == "signed"  # see the test below
+            refused += 1
+    assert claimed > 20 and refused > 10
+
+
+@KINDS
+def test_larger_borders(dtype):
+    """Graph plus borders of both signs: definiteness decided as by eigenvalues, solutions and small errors."""
+    rng = np.random.default_rng(0)
+    n, grid = 400, gallery.toroidal_grid(20, 20, 0)
+    V, W = border(rng, n, 3, dtype, False) / 20, border(rng, n, 2, dtype, False) / 20
+    M = grid.astype(dtype)
+    lowest = np.linalg.eigvalsh(M.toarray() - V @ V.conj().T + W @ W.conj().T)[0]
+    form = SlackForm(M, np.zeros(n), np.zeros(n), (V, W))
+    tree = form.analyse()
+    for t in (0.5, 0.99, 0.999, 1.001, 1.01, 2.0):
+        d = np.full(n, -t * lowest)
+        result = form.factor(tree, d)
+        assert result.definite == (t > 1)
+        full = M.toarray() - V @ V.conj().T + W @ W.conj().T + np.diag(d)
+        if t > 1:
+            v = border(rng, n, 1, dtype, False)[:, 0]
+            np.testing.assert_allclose(full @ result.solve(v), v, atol=1e-9)
+            assert 1e-16 < result.error_rows().max() < 1e-9
+        else:
+            v = result.negative_direction()
+            assert np.vdot(v, full @ v).real <= 1e-12
+
+
+@KINDS
+def test_empty_borders(dtype):
+    """No columns at all, on either side: the matrix itself."""
+    none, M = np.zeros((3, 0), dtype), sp.csr_array(np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], dtype))
+    for matrix in (M, sp.csr_array((3, 3), dtype=dtype)):
+        form = SlackForm(matrix, np.full(3, 2.0), np.zeros(3), (none, none))
+        result = form.factor(form.analyse(), np.full(3, 2.0))
+        assert result.definite and result.error_rows().max() < 1e-12
+        np.testing.assert_allclose(result.solve(np.ones(3, dtype)), np.linalg.solve(matrix.toarray() + 2 * np.eye(3), np.ones(3)))
+
+
+@pytest.mark.xfail(strict=True, reason="M's own pivots have to be positive, although M + W W* may be definite when they are not")
+def test_a_positive_border_carries_the_matrix():
+    """``M + W W*`` is definite although a diagonal entry of M is not positive."""
+    M, W = sp.csr_array((2, 2)), 2 * np.eye(2)
+    for d in ([1.0, -1.0], [-1.0, -1.0], [1e-30, 1.0]):
+        form = SlackForm(M, np.array(d), np.zeros(2), (np.zeros((2, 0)), W))
+        result = form.factor(form.analyse(), np.array(d))
+        assert result.definite and result.error_rows().max() < 1e-10
+
+
+def test_gram_rows_are_bounds():
+    for seed in range(20):
+        V = border(np.random.default_rng(seed), 3000, 3, (np.float64, np.complex128)[seed % 2], False)[: 1 if seed < 2 else None]
+        rows = absolute_gram_rows(V)
+        exact_rows = np.abs(V).astype(np.longdouble) @ np.abs(V).astype(np.longdouble).sum(axis=0)
+        assert (rows >= exact_rows).all() and (rows <= exact_rows * (1 + 1e-7)).all()
+    np.testing.assert_array_equal(absolute_gram_rows(np.zeros((4, 0))), 0)
 
 
 # sums

@@ -195,6 +195,68 @@ def test_without_storage(rng, monkeypatch):
     assert np.mean(np.array(bounds) > -1.05) <= FAILURE
 
 
+@KINDS
+@pytest.mark.parametrize("steps", [1, 2, 40, 200])
+def test_vectors_without_storage(steps, dtype, monkeypatch):
+    """``again=True`` runs the recurrence twice: the vectors of the stored run, up to what a lost orthogonality costs."""
+    A = hermitian(np.random.default_rng(0), 300, dtype)
+    A = A - 3 * np.outer(A[0], A[0].conj()) / np.linalg.norm(A[0]) ** 2  # one isolated eigenvalue
+    A, seen = (A + A.conj().T) / 2, []
+
+    def mul(v):
+        seen.append(1)
+        return A @ v
+
+    def run(**keywords):
+        seen.clear()
+        return lanczos(mul, 300, np.dtype(dtype), np.random.default_rng(1), steps, vectors=3, **keywords), len(seen)
+
+    (stored, once), (same, as_often) = run(), run(again=True)
+    assert once == as_often == steps and np.array_equal(stored.vectors, same.vectors)
+    monkeypatch.setattr(module, "BASIS_LIMIT", 0)
+    (bare, again), (none, single) = run(again=True), run()
+    assert again == 2 * steps and single == steps and none.vectors.size == 0 and bare.steps == steps
+    assert bare.vectors.shape == stored.vectors.shape == (300, min(3, steps))
+    np.testing.assert_allclose(np.linalg.norm(bare.vectors, axis=0), 1, rtol=1e-12)
+    v = bare.vectors[:, 0]
+    assert np.vdot(v, A @ v).real == pytest.approx(bare.values[0], abs=1e-8)
+    assert np.linalg.norm(A @ v - bare.values[0] * v) <= bare.residuals[0] + 1e-7
+    assert bare.values[0] == pytest.approx(stored.values[0], abs=1e-10)
+    assert abs(np.vdot(v, stored.vectors[:, 0])) == pytest.approx(1, abs=1e-8)
+
+
+@KINDS
+def test_deflated_vectors_without_storage(dtype, rng, monkeypatch):
+    monkeypatch.setattr(module, "BASIS_LIMIT", 0)
+    A, Q = hermitian(rng, 80, dtype), orthonormal(rng, 80, 5, dtype)
+    ritz = lanczos(lambda v: A @ v, 80, np.dtype(dtype), rng, 75, deflate=Q, again=True)
+    W = np.linalg.svd(np.eye(80) - Q @ Q.conj().T)[0][:, :75]
+    lowest, V = np.linalg.eigh(W.conj().T @ A @ W)
+    v = ritz.vectors[:, 0]
+    np.testing.assert_allclose(Q.conj().T @ v, 0, atol=1e-8)
+    assert ritz.values[0] == pytest.approx(lowest[0], abs=1e-6) and abs(np.vdot(v, W @ V[:, 0])) == pytest.approx(1, abs=1e-4)
+
+
+def test_vectors_of_an_invariant_space_without_storage(rng, monkeypatch):
+    """Ended by invariance, with a multiple of the identity and three eigenvalues."""
+    monkeypatch.setattr(module, "BASIS_LIMIT", 0)
+    for d in (np.full(40, 2.0), np.repeat([0.0, 1.0, 2.0], 20)):
+        ritz = lanczos(diagonal(d), len(d), np.dtype(float), rng, 30, again=True)
+        v = ritz.vectors[:, 0]
+        assert np.linalg.norm(v) == pytest.approx(1) and v @ (d * v) == pytest.approx(d[0], abs=1e-8)
+
+
+def test_start_streams():
+    """A seed's start is not the factor that the same seed draws; a Generator goes on where it is."""
+    for seed in (0, 5, 2**70):
+        n = 50
+        Y, q = np.random.default_rng(seed).standard_normal(n), module.start_rng(seed).standard_normal(n)
+        assert not np.isin(q, Y).any() and np.array_equal(q, module.start_rng(seed).standard_normal(n))
+    rng = np.random.default_rng(0)
+    assert module.start_rng(rng) is rng
+    assert not np.array_equal(module.start_rng(None).standard_normal(3), module.start_rng(None).standard_normal(3))
+
+
 def test_same_seed_same_result():
     runs = [lanczos(diagonal(chebyshev(100)), 100, np.dtype(float), np.random.default_rng(3), 30) for _ in range(2)]
     assert np.array_equal(runs[0].values, runs[1].values)

@@ -12,6 +12,8 @@ import numpy as np
 from ..manifolds.base import inner
 from ..problem import LocalModel, Problem
 
+IDLE = 100  # steps without progress, beyond rounding, of merit or gradient: a standstill
+
 
 @dataclass(frozen=True)
 class LBFGS:
@@ -32,9 +34,10 @@ class LBFGS:
     def iterates(self, problem: Problem, Y: np.ndarray) -> Iterator[tuple[LocalModel, dict[str, Any]]]:
         manifold, model, products, restarts, stuck = problem.manifold, problem.at(Y), 1, 0, 0
         pairs: deque[tuple[np.ndarray, np.ndarray, float]] = deque(maxlen=self.memory)
+        best, idle = (model.merit, model.grad_norm), 0
         while True:
             info = {"products": products, "restarts": restarts}
-            yield model, info | ({"stalled": True} if stuck >= 3 or model.grad_norm == 0 else {})
+            yield model, info | ({"stalled": True} if stuck >= 3 or idle >= IDLE or model.grad_norm == 0 else {})
             D = _two_loop(pairs, model.grad)
             D = manifold.project(model.Y, D, manifold.factor(model.Y))
             slope = -inner(model.grad, D)
@@ -57,12 +60,14 @@ class LBFGS:
             curvature = inner(D, difference)
             if curvature > 1e-10 * float(np.linalg.norm(D)) * float(np.linalg.norm(difference)):
                 pairs.append((D, difference, curvature))
-            model = trial
+            model, idle = trial, idle + 1
+            if model.merit < best[0] - 1e-12 * abs(best[0]) or model.grad_norm < 0.9 * best[1]:
+                best, idle = (min(best[0], model.merit), min(best[1], model.grad_norm)), 0
 
     def _search(self, model: LocalModel, D: np.ndarray, slope: float) -> tuple[LocalModel | None, float, int]:
         """Backtrack along ``-D`` until the merit falls enough; (model or None, step, products)."""
         problem, step = model.problem, 1.0
-        noise = 4 * np.finfo(float).eps * abs(model.merit)
+        noise = float(np.finfo(float).eps) * max(4 * abs(model.merit), problem.norm_C * model.trace)
         for tries in range(1, 31):
             trial = problem.at(problem.manifold.retract(model.Y, -step * D))
             change = trial.merit - model.merit
