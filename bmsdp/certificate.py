@@ -124,7 +124,8 @@ def certify(
         raise ValueError(NO_MATRIX if slack.form is None else TOO_DENSE)
     probe = Probe(slack, tol, rigor, start_rng(rng), vectors, stop)
     t = (0.9 * tol * max(abs(model.cost), model.cost_scale) - (model.cost - model.dual_value)) / n
-    if rigor in ("auto", "verified") and slack.tree is not None:
+    fragile = slack.form is not None and slack.form.is_fragile
+    if (rigor == "verified" or rigor == "auto" and not fragile) and slack.tree is not None:
         if t > 0 and (slack.tree.flops <= CHEAP or probe.eig_min(64) > -t):
             found = _factored(slack, t, probe)
             if found is not None:

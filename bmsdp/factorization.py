@@ -102,7 +102,7 @@ class Factor:
             if tree.negative:
                 core = self._eliminate_negative(potrf, core)
             # the lower half of core is the upper half of core.T: LAPACK overwrites that one, the other keeps the input
-            self.U, self.info = potrf(core.T, lower=0, overwrite_a=1, clean=0)
+            self.U, self.info = potrf(core.T, lower=0, overwrite_a=1, clean=0) if len(core) else (core, 0)  # LAPACK refuses order 0
         self.definite = self.stop < 0 and self.info == 0
 
     def _eliminate_negative(self, potrf: Any, core: np.ndarray) -> np.ndarray:
@@ -266,23 +266,29 @@ class BorderedFactor:
     """A factor of ``M - V V* + W W*`` from that of its bordered matrix; ``M <= diag(rows)``."""
 
     def __init__(self, inner: Factor | ArrowFactor, V: np.ndarray, W: np.ndarray, rows: np.ndarray):
-        self.inner, self.V, self.W, self.rows, self.definite = inner, V, W, rows, inner.definite
+        self.inner, self.V, self.W, self.rows = inner, V, W, rows
+        self._error = self._bound() if inner.definite else np.zeros(0)
+        self.definite = inner.definite and bool(np.isfinite(self._error).all())
 
     def error_rows(self) -> np.ndarray:
         """What ``M + e - V (I + e')^{-1} V* + W (I - e'')^{-1} W* >= 0`` leaves of S.
 
         It bounds ``V V*`` by ``(1 + e') (M + e + 2 W W*)`` for ``e'' <= 1/2``, hence S from below in units of M and ``W W*``.
         """
+        return self._error
+
+    def _bound(self) -> np.ndarray:
         n, r = self.V.shape
         e, e1, e2 = np.split(self.inner.error_rows(), [n, n + r])
         worst, plus = float(e1.max(initial=0)), float(e2.max(initial=0))
-        if plus > 0.5:
+        if not plus <= 0.5:  # nothing is proved
             return np.full(n, np.inf)
         gram = absolute_gram_rows(self.W)
         return e + worst * (1 + 2 * worst) * (self.rows + e + 2 * gram) + 2 * plus * gram
 
     def negative_direction(self) -> np.ndarray:
-        x = self.inner.negative_direction()[: len(self.V)]
+        """As `Factor.negative_direction`; no more than a guess where the errors alone were too large, or W was left out of a pivot."""
+        x = np.ones(len(self.V)) if self.inner.definite else self.inner.negative_direction()[: len(self.V)]
         return x / np.linalg.norm(x)
 
     def solve(self, v: np.ndarray) -> np.ndarray:

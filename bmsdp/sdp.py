@@ -19,7 +19,7 @@ from .minimize import Solver, check_rank, check_start
 from .operators import as_operator
 from .perturbation import Perturbation, as_perturbation
 from .problem import LocalModel, Problem
-from .result import Data, Result
+from .result import Data, Result, Status
 from .smoothed import smoothed
 from .staircase import staircase
 from .verified import lower_bound
@@ -102,7 +102,13 @@ def _verified_again(result: Result, data: Data) -> Result:
     gap_abs = proof.gap_abs + (proof.bound - sure.bound)
     gap = proof.gap * gap_abs / proof.gap_abs if proof.gap_abs > 0 else proof.gap
     proof = dataclasses.replace(proof, bound=sure.bound, gap=gap, gap_abs=gap_abs, dual=sure.dual)
-    return dataclasses.replace(result, bound=proof.bound, gap=gap, dual=proof.dual, certificate=proof)
+    lost = result.status is Status.CERTIFIED and gap > result.options["tol"]
+    status, message = (Status.STALLED, Status.STALLED.value) if lost else (result.status, result.message)
+    if len(result.history["gap"]):
+        result.history["gap"][-1] = gap
+    return dataclasses.replace(
+        result, bound=proof.bound, gap=gap, dual=proof.dual, certificate=proof, status=status, message=message
+    )
 
 
 def _run(

@@ -37,11 +37,14 @@ class SlackForm:
         The exact S differs from the stored one by at most ``diag(rounding)``, in the Loewner order.
     border : pair of ndarray, n x r and n x s, or None
         V and W.
+    is_diagonal, is_fragile : bool
+        M is diagonal beside a border; and W is not empty: factorisations then want M definite, though S is without.
     """
 
     def __init__(self, matrix: Any, diagonal: np.ndarray, rounding: np.ndarray, border: tuple[np.ndarray, np.ndarray] | None = None):
         self.matrix, self.diagonal, self.rounding, self.border = matrix, diagonal, rounding, border
         self.is_diagonal = border is not None and _is_diagonal(matrix)
+        self.is_fragile = border is not None and self.is_diagonal and bool(border[1].size)
 
     @classmethod
     def of(cls, C: Operator, A: LinearMap, mu: np.ndarray) -> SlackForm | None:
@@ -107,8 +110,8 @@ def _split(C: Operator) -> tuple[Any, tuple[np.ndarray, np.ndarray] | None, int]
     base, r = C.A.matrix(), C.U.shape[1]
     if base is None:
         return None, None, 0
-    diagonal = _is_diagonal(base) and 2 * r < C.n and (C.d <= 0).all()
-    if diagonal or C.n > DENSE_LIMIT and sp.issparse(base):
+    arrow = _is_diagonal(base) and 2 * r < C.n and (C.d <= 0).all()
+    if arrow or C.n > DENSE_LIMIT and sp.issparse(base):
         V, W = (C.U[:, part] * np.sqrt(np.abs(C.d[part])) for part in (C.d < 0, C.d > 0))
         return base, (V, W), 0
     if C.n > DENSE_LIMIT:
@@ -313,28 +316,26 @@ def _definite_shift(form: SlackForm, tree: Any, weight: np.ndarray) -> tuple[flo
     """
     rows = np.asarray(abs(form.matrix).sum(axis=1)).ravel() + np.abs(form.diagonal) + form.rounding / UNIT
     size = float(np.max(rows / np.where(weight > 0, weight, np.inf), initial=0.0))
-    t, failed, found = 0.0, 0.0, None
-    for count in range(1, 61):
+    t, failed, found, growth, refined = 0.0, 0.0, None, 3.0, 0
+    for count in range(1, 61):  # noqa: B007 (returned)
         diagonal = form.diagonal + t * weight
         factor = form.factor(tree, diagonal)
         if factor.definite:
-            found = t, factor.error_rows() + form.rounding + 4 * UNIT * np.abs(diagonal), count
-            if t <= 1.02 * failed or t <= 1e-14 * size:
+            found = t, factor.error_rows() + form.rounding + 4 * UNIT * np.abs(diagonal)
+            if t <= 1e-14 * size:
                 break
-            t = math.sqrt(failed * t) if failed > 0 else t / 10
-            continue
-        v = factor.negative_direction()
-        below = -form.quotient(v) / max(float(np.abs(v) ** 2 @ weight), 1e-300)
-        failed = max(failed, t, below)
-        if found is not None:
-            t = math.sqrt(failed * found[0])
-            if found[0] <= 1.02 * failed:
+        else:
+            v = factor.negative_direction()
+            failed = max(failed, t, -form.quotient(v) / max(float(np.abs(v) ** 2 @ weight), 1e-300))
+        if found is not None:  # between what failed and what held
+            if found[0] <= 1.02 * failed or refined >= 8:
                 break
+            t, refined = math.sqrt(failed * found[0]) if failed > 0 else found[0] / 10, refined + 1
         elif not failed < 1e250 or not weight.any() or not t <= 1e6 * size:
             break
         else:
-            t = max(1.02 * failed, 3 * t, 1e-15 * size, TINY / float(weight.max()))
-    return found if found is not None else (math.inf, form.rounding, count)
+            t, growth = max(1.02 * failed, growth * t, 1e-15 * size, TINY / float(weight.max())), min(growth**2, 1e4)
+    return (*found, count) if found is not None else (math.inf, form.rounding, count)
 
 
 def sum_down(terms: np.ndarray) -> float:
