@@ -288,8 +288,8 @@ class BorderedFactor:
 
     def negative_direction(self) -> np.ndarray:
         """As `Factor.negative_direction`; no more than a guess where the errors alone were too large, or W was left out of a pivot."""
-        x = np.ones(len(self.V)) if self.inner.definite else self.inner.negative_direction()[: len(self.V)]
-        return x / np.linalg.norm(x)
+        x = self.inner.negative_direction()[: len(self.V)] if not self.inner.definite else np.ones(len(self.V), self.V.dtype)
+        return np.asarray(x / np.linalg.norm(x))
 
     def solve(self, v: np.ndarray) -> np.ndarray:
         return self.inner.solve(np.concatenate([v, np.zeros(self.V.shape[1] + self.W.shape[1], v.dtype)]))[: len(v)]
