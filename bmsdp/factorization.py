@@ -102,7 +102,9 @@ class Factor:
             if tree.negative:
                 core = self._eliminate_negative(potrf, core)
             # the lower half of core is the upper half of core.T: LAPACK overwrites that one, the other keeps the input
-            self.U, self.info = potrf(core.T, lower=0, overwrite_a=1, clean=0) if len(core) else (core, 0)  # LAPACK refuses order 0
+            self.U = core
+            if len(core):  # LAPACK refuses order 0
+                self.U, self.info = potrf(core.T, lower=0, overwrite_a=1, clean=0)
         self.definite = self.stop < 0 and self.info == 0
 
     def _eliminate_negative(self, potrf: Any, core: np.ndarray) -> np.ndarray:
