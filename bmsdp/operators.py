@@ -162,7 +162,7 @@ class LowRankPlusSparse(Operator):
         self.A = as_operator(A)
         if self.A.n != self.n:
             raise ValueError(f"A is {self.A.n} x {self.A.n} but U has {self.n} rows; they must agree")
-        self.dtype = np.result_type(self.A.dtype, U.dtype, np.float64)
+        self.dtype, self.rounding = np.result_type(self.A.dtype, U.dtype, np.float64), self.A.rounding
         self.U, self.d = np.ascontiguousarray(U, self.dtype), d
 
     @property

@@ -67,7 +67,12 @@ def smoothed(
     say(f"perturbed: sigma = {sigma:.3g}" + (" on the pattern of C" if wanted.pattern else ""))
     first = staircase(noisy, solver, Y, max_time=limit, second_order=(eps_g, eps_H), **shared)
     model, there = problem.at(first.Y), noisy.at(first.Y)
-    proof = None if certify is None else prove(model, tol, certify, generator, final=True)
+    proof = None
+    try:
+        if certify is not None:
+            proof = prove(model, tol, certify, generator, final=True)
+    except KeyboardInterrupt:  # the point stands, without the certificate
+        first = dataclasses.replace(first, status=Status.INTERRUPTED, message=Status.INTERRUPTED.value)
     perturbed, original = _figures(first.cost, first.certificate), _figures(model.cost, proof)
     facts = {
         "sigma": sigma, "seed": seed, "pattern": wanted.pattern, "continuation": wanted.continuation,

@@ -297,6 +297,8 @@ def _constraints(n: int, A: Any, b: Any) -> tuple[Any, np.ndarray]:
         rows = sp.csr_array((np.ones(n), np.arange(n, dtype=np.int64) * (n + 1), np.arange(n + 1)), shape=(n, n * n))
         return MatrixMap(rows, n), np.ones(n) if b is None else _real(b, "b", n)
     A = as_linear_map(A, n)
+    if not isinstance(A, MatrixMap) and not hasattr(A, "cover"):
+        raise ValueError(f"A is a {type(A).__name__} that shows no rows; pass its matrices, or a manifold")
     if b is None and not hasattr(A, "b"):
         raise ValueError(f"A has {A.m} rows but b was not given; pass the {A.m} right-hand sides")
     return A, _real(A.b if b is None else b, "b", A.m)

@@ -52,4 +52,5 @@ class Sphere(Manifold):
         return np.array([np.max(e)])
 
     def defect(self, Y: np.ndarray) -> np.ndarray:
-        return abs(1 - np.sqrt(self.b[0]) / np.linalg.norm(Y)) * np.linalg.norm(Y, axis=1)
+        rounding = 2.0**-52 * Y.size  # of the sum of so many squares
+        return (abs(1 - np.sqrt(self.b[0]) / np.linalg.norm(Y)) + rounding) * np.linalg.norm(Y, axis=1)

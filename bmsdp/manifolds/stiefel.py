@@ -56,7 +56,7 @@ class StiefelProduct(Manifold):
 
     def defect(self, Y: np.ndarray) -> np.ndarray:
         off = np.linalg.norm((self.apply(Y, Y) - self.b).reshape(self.q, -1), axis=1)
-        return np.repeat(off, self.d)
+        return np.repeat(off + 2.0**-50 * self.d * Y.shape[1], self.d)  # and the rounding of d x d sums of k products
 
     def _split(self, Y: np.ndarray) -> np.ndarray:
         return Y.reshape(self.q, self.d, -1)
