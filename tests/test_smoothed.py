@@ -264,7 +264,7 @@ def test_large_problems_draw_the_noise_again(monkeypatch):
     assert isinstance(two.noise, Wigner) and np.array_equal(two.noise.toarray(), one.noise.matrix())
     a, b = stored.perturbation, drawn.perturbation
     assert a["perturbed"]["rigor"] == "verified" and b["perturbed"]["rigor"] == "probabilistic" and b["original"]["rigor"] == "verified"
-    assert b["perturbed"]["cost"] == pytest.approx(a["perturbed"]["cost"], rel=2e-6) and b["norm_W"] == pytest.approx(a["norm_W"], rel=1e-6)
+    assert b["perturbed"]["cost"] == pytest.approx(a["perturbed"]["cost"], rel=2e-6) and b["norm_W"] == pytest.approx(a["norm_W"], rel=0.05)
     assert drawn.status is Status.CERTIFIED and drawn.cost == pytest.approx(stored.cost, rel=2e-6)
 
 
