@@ -289,7 +289,7 @@ def _certify(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace, given: Input, saved: Result) -> int:
-    """The bound of the saved dual and the cost of the saved point, both in exact arithmetic; solver and manifold take no part."""
+    """The bound of the saved dual and the cost of the saved point, both in exact arithmetic; no solver takes part."""
     model = _model(given, saved, args.result)
     found = lower_bound(given.C, dual=saved.dual)
     upper = cost_above(model.problem.C, model.Y, model.problem.manifold.defect(model.Y))

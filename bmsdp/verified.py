@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ class SlackForm:
         V, W = self.border
         if self.is_diagonal and not W.shape[1]:
             return Arrow(V) if V.shape[1] <= DENSE_LIMIT else None
-        return Elimination.analyse(self._bordered(), W.shape[1])
+        return Elimination.analyse(self._bordered, W.shape[1])
 
     def factor(self, tree: Elimination | Arrow, diagonal: np.ndarray) -> Factor | BorderedFactor:
         """The factorisation of S with this diagonal of M in place of its own."""
@@ -81,7 +82,7 @@ class SlackForm:
         V, W = self.border
         if isinstance(tree, Arrow):
             return BorderedFactor(ArrowFactor(V, diagonal), V, W, np.abs(diagonal))
-        inner = tree.factor(self._bordered(), np.concatenate([diagonal, np.ones(V.shape[1]), -np.ones(W.shape[1])]))
+        inner = tree.factor(self._bordered, np.concatenate([diagonal, np.ones(V.shape[1]), -np.ones(W.shape[1])]))
         size = np.abs(diagonal) + np.asarray(abs(self.matrix).sum(axis=1)).ravel()
         return BorderedFactor(inner, V, W, size * (1 + 1e-8))
 
@@ -93,7 +94,9 @@ class SlackForm:
             inside += sign * float(np.linalg.norm(V.conj().T @ v)) ** 2
         return inside
 
+    @cached_property
     def _bordered(self) -> sp.csr_array:
+        """``[[M, V, W], [V*, I, 0], [W*, 0, -I]]``, the same for all shifts."""
         assert self.border is not None
         V, W = (sp.csr_array(part) for part in self.border)
         I, J = sp.eye_array(V.shape[1]), sp.eye_array(W.shape[1])
