@@ -1,33 +1,26 @@
 """The phase-retrieval examples run as a user runs them."""
 
 import csv
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("matplotlib", reason="the examples draw with matplotlib, which is not installed")
-ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(script, folder, *arguments):
+@pytest.fixture
+def run(run_example):
     """(stdout, rows of the table); the picture is one."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / f"{script}.py"), "--small", "--out", str(folder), *arguments],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0 and not done.stderr, done.stderr
-    assert (folder / f"{script}.png").read_bytes().startswith(b"\x89PNG")
-    with open(folder / f"{script}.csv", newline="") as file:
-        return done.stdout, list(csv.DictReader(file))
+
+    def run(script, folder, *arguments):
+        out = run_example(f"{script}.py", "--small", "--out", folder, *arguments)
+        assert (folder / f"{script}.png").read_bytes().startswith(b"\x89PNG")
+        with open(folder / f"{script}.csv", newline="") as file:
+            return out, list(csv.DictReader(file))
+
+    return run
 
 
-def test_scaling(tmp_path):
+def test_scaling(tmp_path, run):
     _, rows = run("phase_retrieval", tmp_path / "new")
     ours = {row["n"]: row for row in rows if row["method"] == "bmsdp, retrieve"}
     relaxed = [row for row in rows if row["method"].startswith("bmsdp, PhaseCut")]
@@ -37,12 +30,12 @@ def test_scaling(tmp_path):
     assert all(float(row["worst_error"]) < 0.05 for row in rows if row["method"].startswith("CVXPY"))
 
 
-def test_coded_diffraction(tmp_path):
+def test_coded_diffraction(tmp_path, run):
     out, rows = run("coded_diffraction", tmp_path, "--masks", "6")
     assert "converged" in out and len(rows) == 1
     assert rows[0]["n"] == str(6 * 32**2) and float(rows[0]["error"]) < 1e-8
 
 
-def test_coded_diffraction_with_noise(tmp_path):
+def test_coded_diffraction_with_noise(tmp_path, run):
     _, rows = run("coded_diffraction", tmp_path, "--noise", "0.01", "--start", "random")
     assert 1e-4 < float(rows[0]["error"]) < 0.02

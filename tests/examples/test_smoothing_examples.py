@@ -1,39 +1,26 @@
 """The examples of smoothed analysis run as a user runs them, and say what the theory says."""
 
 import csv
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("matplotlib", reason="the examples draw with matplotlib, which is not installed")
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, run_example):
     """Run a script once with --small: its output and its table."""
     done = {}
 
     def once(script):
         if script not in done:
             out = tmp_path_factory.mktemp(script) / "new" / "folder"
-            process = subprocess.run(
-                [sys.executable, str(ROOT / "examples" / f"{script}.py"), "--small", "--out", str(out), "--seed", "0"],
-                env=os.environ | {"PYTHONPATH": str(ROOT)},
-                capture_output=True,
-                text=True,
-                timeout=240,
-            )
-            assert process.returncode == 0, process.stderr
-            assert not process.stderr
+            stdout = run_example(f"{script}.py", "--small", "--out", out, "--seed", 0)
             assert sorted(path.name for path in out.iterdir()) == [f"{script}.csv", f"{script}.png"]
             picture = (out / f"{script}.png").read_bytes()
             assert picture.startswith(b"\x89PNG") and 10_000 < len(picture) < 300_000
             with open(out / f"{script}.csv", newline="") as file:
-                done[script] = process.stdout, [{key: number(value) for key, value in row.items()} for row in csv.DictReader(file)]
+                done[script] = stdout, [{key: number(value) for key, value in row.items()} for row in csv.DictReader(file)]
         return done[script]
 
     return once
