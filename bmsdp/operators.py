@@ -165,6 +165,14 @@ class LowRankPlusSparse(Operator):
         self.dtype, self.rounding = np.result_type(self.A.dtype, U.dtype, np.float64), self.A.rounding
         self.U, self.d = np.ascontiguousarray(U, self.dtype), d
 
+    @classmethod
+    def of(cls, A: Operator, U: np.ndarray, d: np.ndarray) -> LowRankPlusSparse:
+        """``A + U diag(d) U*`` of checked parts, not copied."""
+        out = cls.__new__(cls)
+        out.n, out.dtype, out.rounding = A.n, np.result_type(A.dtype, U.dtype), A.rounding
+        out.A, out.U, out.d = A, U, d
+        return out
+
     @property
     def terms(self) -> int:
         return self.A.terms + self.n + self.U.shape[1]
@@ -183,9 +191,8 @@ class LowRankPlusSparse(Operator):
         return None if rows is None else rows + U @ (np.abs(self.d) * (U.T @ v))
 
     def congruence(self, scale: np.ndarray, perm: np.ndarray) -> Operator:
-        out = LowRankPlusSparse.__new__(LowRankPlusSparse)
-        out.n, out.dtype, out.d, out.rounding = self.n, self.dtype, self.d, self.rounding + 2
-        out.A, out.U = self.A.congruence(scale, perm), scale[:, None] * self.U[perm]
+        out = LowRankPlusSparse.of(self.A.congruence(scale, perm), scale[:, None] * self.U[perm], self.d)
+        out.rounding = self.rounding + 2
         return out
 
 
@@ -338,6 +345,16 @@ def difference(C: Any, A: Any) -> Any:
     C, A = C.tocoo(), A.tocoo()
     rows, columns = (np.concatenate(pair) for pair in zip(C.coords, A.coords, strict=True))
     return sp.coo_array((np.concatenate([C.data, -A.data]), (rows, columns)), shape=C.shape).tocsr()
+
+
+def less_diagonal(C: Operator, d: np.ndarray) -> Operator:
+    """``C - diag(d)`` in the form of C."""
+    if isinstance(C, LowRankPlusSparse):
+        return LowRankPlusSparse.of(less_diagonal(C.A, d), C.U, C.d)
+    M, D = C.matrix(), sp.diags_array(d)
+    if M is None:
+        return SumOperator(C, SparseOperator(sp.csr_array(-D)))
+    return as_operator(sp.csr_array(M - D) if sp.issparse(M) else M - np.diag(d))
 
 
 def spectral_norm(C: Operator, steps: int = 12) -> float:

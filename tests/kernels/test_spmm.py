@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from numba.core.runtime import _nrt_python as nrt
-from numba.core.runtime import rtsys
 
 from bmsdp import gallery
 from bmsdp.kernels import spmm
@@ -10,23 +8,6 @@ from bmsdp.kernels.threads import limited
 
 KINDS = pytest.mark.parametrize("dtype", [np.float64, np.complex128])
 INDEX = pytest.mark.parametrize("index", [np.int32, np.int64])
-
-
-@pytest.fixture
-def allocations():
-    """``allocations(kernel, *arguments)``: what one call allocates beyond the descriptors of its array arguments."""
-    was = nrt.memsys_stats_enabled()
-    nrt.memsys_enable_stats()
-
-    def count(kernel, *arguments):
-        kernel(*arguments)
-        before = rtsys.get_allocation_stats().alloc
-        kernel(*arguments)
-        return rtsys.get_allocation_stats().alloc - before - sum(isinstance(a, np.ndarray) for a in arguments)
-
-    yield count
-    if not was:
-        nrt.memsys_disable_stats()
 
 
 def gaussian(rng, shape, dtype):
