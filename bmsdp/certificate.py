@@ -20,7 +20,7 @@ import numpy as np
 
 from .factorization import UNIT, Arrow, BorderedFactor, Elimination, Factor
 from .lanczos import LOOKS, Ritz, lanczos, relative_error, start_rng
-from .problem import LocalModel, Term
+from .problem import LocalModel
 from .result import Certificate
 from .verified import NO_MATRIX, TOO_DENSE, SlackForm, cost_above, sum_down
 
@@ -117,7 +117,7 @@ def certify(
         entries = problem.C.abs_mul(np.ones(n))
         known = ("verified", 0.0) if entries is not None and not entries.any() else ("probabilistic", FAILURE)
         return _certificate(model, 0.0, np.zeros(problem.manifold.m), 0.0, np.zeros(n, problem.dtype), *known, 0.0)
-    if problem.manifold.shift is None or any(type(term).slack_mul is Term.slack_mul for term in problem.terms):
+    if problem.manifold.shift is None or problem.opaque is not None:
         return _certificate(model, -np.inf, model.mu, -np.inf, np.zeros(n), "estimate", np.nan)
     slack = Slack(model)
     if rigor == "verified" and slack.tree is None:
@@ -316,5 +316,6 @@ def _certificate(
 
 def _cost_above(model: LocalModel) -> tuple[float, str]:
     """The cost of an exactly feasible point next to Y, rounded up."""
-    upper = cost_above(model.problem.C, model.Y, model.problem.manifold.defect(model.Y))
+    distance = model.problem.manifold.defect(model.Y)
+    upper = cost_above(model.problem.C, model.Y, distance) if np.isfinite(distance).all() else None
     return (model.cost, "estimate") if upper is None else (upper, "verified")

@@ -13,7 +13,7 @@ import numpy as np
 
 from ._version import __version__
 from .curvature import ESCAPES, Curvature, curvature, escape_saddle
-from .problem import LocalModel, Problem
+from .problem import NO_SLACK, LocalModel, Problem
 from .result import Data, Result, Status
 
 Check = Callable[[LocalModel], float | None]
@@ -251,7 +251,8 @@ def minimize(
         model, status, facts = descend_to_second_order(problem, solver, Y, tol, eps_g, eps_H, record, generator)
     finally:
         record.close()
-    message = status.value if status is not Status.LOCALLY_OPTIMAL else "critical point; no certificate was asked for"
+    critical = NO_SLACK.format(problem.opaque) if problem.opaque is not None else "critical point; no certificate was asked for"
+    message = status.value if status is not Status.LOCALLY_OPTIMAL else critical
     if facts is not None and status is Status.LOCALLY_OPTIMAL:
         message = "second-order point: |grad| = {grad_norm:.2e}, Hessian >= {hess_min_lower:.2e} ({rigor})".format_map(facts)
     return Result(

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from .linear_maps import LinearMap
+from .linear_maps import LinearMap, MatrixMap, as_matrix_map
 from .operators import DenseOperator, Operator, SparseOperator, SumOperator, as_operator
 
 BLOCK = 512  # rows of the square blocks that W is drawn in
@@ -164,10 +164,21 @@ def absorbed(A: LinearMap, is_complex: bool) -> sp.csr_array:
     none = sp.csr_array((A.n, A.n))
     if M is None:
         return none
-    M = M.tocoo()
+    M = sp.coo_array(M)
     off = int((M.row != M.col).sum())
     free = (M.row == M.col).sum() + (off if is_complex else off // 2)  # real parameters of that pattern
-    return sp.csr_array((np.ones(len(M.row)), (M.row, M.col)), shape=(A.n, A.n)) if free == A.m else none
+    if free == A.m:
+        return sp.csr_array((np.ones(len(M.row)), (M.row, M.col)), shape=(A.n, A.n))
+    return _alone(as_matrix_map(A), is_complex)
+
+
+def _alone(A: MatrixMap, is_complex: bool) -> sp.csr_array:
+    """The places that rows of one entry (and its mirror image) fix; off the diagonal of real matrices only."""
+    keep = A.rows.data != 0
+    row, i, j = A.row_of[keep], A.i[keep], A.j[keep]
+    size, on = np.bincount(row, minlength=A.m), np.bincount(row, i == j, A.m)
+    use = ((size == 1) & (on == 1) | (size == 2) & (on == 0) & (not is_complex))[row]
+    return sp.csr_array((np.ones(int(use.sum())), (i[use], j[use])), shape=(A.n, A.n))
 
 
 def perturb(C: Any, sigma: float, rng: Any = None, *, A: LinearMap | None = None, pattern: bool = False) -> tuple[Operator, Operator]:

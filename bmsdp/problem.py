@@ -23,8 +23,13 @@ class Term:
     """Something added to the cost: a smooth function of Y, or of X when it also knows its slack.
 
     Subclasses give ``value(Y)``, ``half_grad(Y)`` and ``half_hess(Y, U)`` (half the Euclidean derivatives); those that act
-    on X also ``slack_mul(Y, V)`` and ``dual_value(Y)``, without which no certificate exists.
+    on X also ``slack_mul(Y, V)`` and ``dual_value(Y)``, without which no certificate exists.  A term whose ``factor(Y)`` is not
+    None gets it, computed once at each Y, as the last argument of all others.
     """
+
+    def factor(self, Y: np.ndarray) -> Any:
+        """What the other methods reuse at one Y; None where there is nothing to reuse."""
+        return None
 
     def value(self, Y: np.ndarray) -> float:
         raise NotImplementedError
@@ -40,6 +45,9 @@ class Term:
 
     def dual_value(self, Y: np.ndarray) -> float:
         raise TypeError(f"{type(self).__name__} does not act on X, so there is no dual value and no certificate")
+
+
+NO_SLACK = "critical point; {} is no function of X, so that there is no slack, no bound and no certificate"
 
 
 class Problem:
@@ -98,6 +106,11 @@ class Problem:
     def dtype(self) -> np.dtype:
         return self.C.dtype
 
+    @property
+    def opaque(self) -> str | None:
+        """The name of a term that does not act on X, with which there is neither slack nor bound; None without such a term."""
+        return next((type(term).__name__ for term in self.terms if type(term).slack_mul is Term.slack_mul), None)
+
     @cached_property
     def norm_C(self) -> float:
         """About ``|C|_2``, a power of two."""
@@ -138,13 +151,19 @@ class LocalModel:
         self.problem, self.Y = problem, Y
 
     @cached_property
+    def _known(self) -> list[tuple[Any, ...]]:
+        """What each term reuses at this Y."""
+        factors = [term.factor(self.Y) for term in self.problem.terms]
+        return [() if factor is None else (factor,) for factor in factors]
+
+    @cached_property
     def _first_order(self) -> tuple[float, np.ndarray, np.ndarray, Any]:
         """(cost, mu, grad, factor) from one product with C."""
         problem, Y = self.problem, self.Y
         G = problem.C.mul(Y)
         cost = inner(G, Y)
-        for term in problem.terms:
-            G = G + term.half_grad(Y)
+        for term, known in zip(problem.terms, self._known, strict=True):
+            G += term.half_grad(Y, *known)
         factor = problem.manifold.factor(Y)
         mu = problem.manifold.multipliers(Y, G, factor)
         G -= problem.manifold.adjoint_mul(mu, Y)
@@ -166,10 +185,16 @@ class LocalModel:
         """Riemannian gradient ``2 S Y``; not to be written to."""
         return self._first_order[2]
 
+    @property
+    def factor(self) -> Any:
+        """What the manifold reuses at Y."""
+        return self._first_order[3]
+
     @cached_property
     def merit(self) -> float:
         """What solvers minimise: cost and terms."""
-        return self.cost + sum(term.value(self.Y) for term in self.problem.terms)
+        terms = zip(self.problem.terms, self._known, strict=True)
+        return self.cost + sum(term.value(self.Y, *known) for term, known in terms)
 
     @cached_property
     def grad_norm(self) -> float:
@@ -194,7 +219,8 @@ class LocalModel:
     @property
     def infeasibility(self) -> float:
         """Largest relative residual of constraints kept by terms; 0 on a manifold."""
-        return max((getattr(term, "infeasibility", lambda Y: 0.0)(self.Y) for term in self.problem.terms), default=0.0)
+        kept = [(term, known) for term, known in zip(self.problem.terms, self._known, strict=True) if hasattr(term, "infeasibility")]
+        return max((term.infeasibility(self.Y, *known) for term, known in kept), default=0.0)
 
     def hess(self, U: np.ndarray) -> np.ndarray:
         """``Hess f(Y)[U] = 2 Proj(S U)`` for tangent U; one product with C."""
@@ -203,7 +229,7 @@ class LocalModel:
         if fused and U.dtype == problem.dtype:
             return _fused_hess(problem.C, manifold.b, self.mu, self.Y, U)
         H = self.slack_mul(U, derivative=True)
-        H -= manifold.adjoint_mul(manifold.multipliers(self.Y, H, self._first_order[3]), self.Y)
+        H -= manifold.adjoint_mul(manifold.multipliers(self.Y, H, self.factor), self.Y)
         H *= 2
         return H
 
@@ -211,8 +237,8 @@ class LocalModel:
         """``S V`` with ``S = C - A*(mu)`` and the terms' part (``derivative=True``: their half Hessian instead)."""
         out = self.problem.C.mul(V)
         out -= self.problem.manifold.adjoint_mul(self.mu, V)
-        for term in self.problem.terms:
-            out += term.half_hess(self.Y, V) if derivative else term.slack_mul(self.Y, V)
+        for term, known in zip(self.problem.terms, self._known, strict=True):
+            out += term.half_hess(self.Y, V, *known) if derivative else term.slack_mul(self.Y, V, *known)
         return out
 
     def slack_matrix(self) -> Any:
@@ -225,7 +251,7 @@ class LocalModel:
     @property
     def dual_value(self) -> float:
         """``<b, mu>`` plus the terms' part; a bound only together with a positive semidefinite slack."""
-        terms = sum(term.dual_value(self.Y) for term in self.problem.terms)
+        terms = sum(term.dual_value(self.Y, *known) for term, known in zip(self.problem.terms, self._known, strict=True))
         return float(self.problem.manifold.b @ self.mu) + terms
 
     def copy(self) -> LocalModel:

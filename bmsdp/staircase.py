@@ -15,7 +15,7 @@ from .certificate import certify as prove
 from .curvature import ESCAPES, curvature, descent_along, escape_saddle
 from .manifolds.base import gaussian, inner
 from .minimize import Record, Solver, descend, second_order_report, versions
-from .problem import LocalModel, Problem
+from .problem import NO_SLACK, LocalModel, Problem
 from .result import Certificate, Data, Result, Status
 from .solvers import Default
 from .theory.rank import barvinok_pataki
@@ -59,13 +59,16 @@ class _Stair:
             return None
         size = model.grad_norm / model.grad_scale if model.grad_scale > 0 else 0.0
         found = self.prove(model, final=False)
-        self.curved = found.gap > self.tol and self._is_curved(model, found)
-        if found.gap <= self.tol or model.problem.manifold.shift is None and size <= self.tol:
+        self.curved = found.gap > self.tol and is_curved(model, found)
+        provable = model.problem.manifold.shift is not None and model.problem.opaque is None
+        if found.gap <= self.tol or not provable and size <= self.tol:
             return None
         if self.curved and (not self.keep or model.grad_norm <= self.critical(model)):
             return None
         if size <= 1e-13:
             return None
+        if not provable:
+            return 0.1 * size
         scale = max(abs(model.cost), model.cost_scale)
         missing = (model.cost - model.dual_value - min(found.eig_min, 0.0) * model.problem.n) / scale
         if missing <= 0.1 * self.tol and size <= 0.01 * self.tol:
@@ -90,14 +93,6 @@ class _Stair:
         self.record.products += spent
         self.escapes += 1
         return None if trial is None else trial.Y
-
-    def _is_curved(self, model: LocalModel, found: Certificate) -> bool:
-        """Whether curvature outside the range of Y promises more than the gradient does (cf. bound G1 of the theory)."""
-        if not found.escape.shape[1]:
-            return False
-        v = np.ascontiguousarray(found.escape[:, :1])
-        lost = -inner(v, model.slack_mul(v)) * model.problem.n
-        return lost > CURVED * model.grad_norm * np.sqrt(model.trace)
 
     def prove(self, model: LocalModel, final: bool) -> Certificate:
         assert self.rigor is not None
@@ -204,6 +199,15 @@ def _climb(problem: Problem, solver: Solver, Y: np.ndarray, stair: _Stair) -> tu
     return model, status
 
 
+def is_curved(model: LocalModel, found: Certificate) -> bool:
+    """Whether curvature outside the range of Y promises more than the gradient does (cf. bound G1 of the theory)."""
+    if not found.escape.shape[1]:
+        return False
+    v = np.ascontiguousarray(found.escape[:, :1])
+    lost = -inner(v, model.slack_mul(v)) * model.problem.n
+    return lost > CURVED * model.grad_norm * np.sqrt(model.trace)
+
+
 def free_columns(Y: np.ndarray) -> int:
     """How many columns of Y are null, in its singular basis."""
     square = np.linalg.eigvalsh(Y.conj().T @ Y)
@@ -262,6 +266,8 @@ def _finish(
     message = status.value
     if stair.rigor is None and status is Status.LOCALLY_OPTIMAL:
         message = "critical point; no certificate was asked for"
+    if problem.opaque is not None and status is Status.LOCALLY_OPTIMAL:
+        message = NO_SLACK.format(problem.opaque)
     options = {"solver": repr(solver), "rank": rank, "tol": stair.tol, "certify": stair.rigor, "stages": stair.stages}
     return Result(
         Y=model.Y, cost=model.cost, bound=found.bound if found else -np.inf, gap=found.gap if found else np.inf,

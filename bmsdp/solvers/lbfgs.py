@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,15 +31,19 @@ class LBFGS:
     memory: int = 6
     armijo: float = 1e-4
 
-    def iterates(self, problem: Problem, Y: np.ndarray) -> Iterator[tuple[LocalModel, dict[str, Any]]]:
+    def iterates(self, problem: Problem, Y: np.ndarray) -> Generator[tuple[LocalModel, dict[str, Any]], Problem | None, None]:
+        """As for all solvers; a problem sent into the generator, on the same manifold, replaces the one it works on."""
         manifold, model, products, restarts, stuck = problem.manifold, problem.at(Y), 1, 0, 0
         pairs: deque[tuple[np.ndarray, np.ndarray, float]] = deque(maxlen=self.memory)
         best, idle = (model.merit, model.grad_norm), 0
         while True:
             info = {"products": products, "restarts": restarts}
-            yield model, info | ({"stalled": True} if stuck >= 3 or idle >= IDLE or model.grad_norm == 0 else {})
+            changed = yield model, info | ({"stalled": True} if stuck >= 3 or idle >= IDLE or model.grad_norm == 0 else {})
+            if changed is not None:  # the merit moved a little, the pairs still tell its curvature
+                problem, model, products, stuck, idle = changed, changed.at(model.Y), products + 1, 0, 0
+                best = (model.merit, model.grad_norm)
             D = _two_loop(pairs, model.grad)
-            D = manifold.project(model.Y, D, manifold.factor(model.Y))
+            D = manifold.project(model.Y, D, model.factor)
             slope = -inner(model.grad, D)
             if not slope < -1e-12 * model.grad_norm * float(np.linalg.norm(D)):
                 pairs.clear()

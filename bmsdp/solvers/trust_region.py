@@ -51,7 +51,8 @@ class TrustRegion:
             step, predicted, inner_products, boundary = yield from self._tcg(model, radius, products)
             products += inner_products + 1
             trial = problem.at(problem.manifold.retract(model.Y, step))
-            noise = 1e3 * np.finfo(float).eps * max(abs(model.merit), abs(trial.merit))
+            # at an optimum of 0 what cancels in the merit is of the size of norm_C trace
+            noise = float(np.finfo(float).eps) * max(1e3 * abs(model.merit), 1e3 * abs(trial.merit), 8 * problem.norm_C * model.trace)
             rho = (model.merit - trial.merit + noise) / (predicted + noise) if predicted + noise > 0 else -np.inf
             better = rho > self.rho_accept if predicted > noise else trial.grad_norm < model.grad_norm  # flat merit: by gradient
             accepted = bool(better and trial.merit <= model.merit + noise)
