@@ -7,13 +7,15 @@
 ('CERTIFIED', -3.0)
 """
 
-from . import gallery, manifolds, solvers, theory
+from . import cuts, gallery, manifolds, solvers, theory
 from ._version import __version__
 from .certificate import certify
+from .check import check
 from .checkpoint import checkpoint
-from .manifolds import Oblique, Product, Sphere, StiefelProduct, Unconstrained
+from .manifolds import Oblique, ObliqueFace, Product, Quadratic, Sphere, SphereProduct, StiefelProduct, Unconstrained
 from .minimize import minimize
 from .operators import LowRankPlusSparse
+from .penalty import Penalty
 from .perturbation import Perturbation
 from .problem import LocalModel, Problem, Term
 from .result import Certificate, Result, Status
@@ -24,18 +26,24 @@ __all__ = [
     "LocalModel",
     "LowRankPlusSparse",
     "Oblique",
+    "ObliqueFace",
+    "Penalty",
     "Perturbation",
     "Problem",
     "Product",
+    "Quadratic",
     "Result",
     "Sphere",
+    "SphereProduct",
     "Status",
     "StiefelProduct",
     "Term",
     "Unconstrained",
     "__version__",
     "certify",
+    "check",
     "checkpoint",
+    "cuts",
     "gallery",
     "manifolds",
     "minimize",

@@ -1,8 +1,9 @@
-"""Which manifold do the rows of ``A(X) = b`` state?  (floor L6)
+"""Which manifold do the rows of ``A(X) = b`` state, and which rows are left?  (floor L6)
 
 Recognised: rows with entries on the diagonal only, positive up to a common sign, on disjoint supports (spheres: unit diagonal and
 radii, trace, X_ii + X_jj = 1), and groups of rows that together fix a diagonal block of X (Stiefel).  Rows may come in any order
-and scaling; the factor is permuted and scaled to fit, ``y_caller = D y_internal``, and the duals are carried back.
+and scaling; the factor is permuted and scaled to fit, ``y_caller = D y_internal``, and the duals are carried back.  All other rows
+are `Recognised.rest`; rows of X that no recognised row sees are `Unconstrained`.
 """
 
 from __future__ import annotations
@@ -14,11 +15,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from .linear_maps import MatrixMap
-from .manifolds import Manifold, Oblique, Product, Sphere, StiefelProduct
+from .manifolds import Manifold, Oblique, Product, Sphere, SphereProduct, StiefelProduct, Unconstrained
 from .manifolds.hermitian import unpack
 from .operators import Operator
-
-LATER = "general constraints (Quadratic manifold, augmented Lagrangian) are not available yet"
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,7 @@ class Recognised:
     """A manifold, and how the caller's rows and factor map to it.
 
     ``perm`` lists the caller's rows of X in internal order; ``scale`` (caller order) has ``y_caller = scale * y_internal``.
+    ``rest``: the rows that the manifold does not state.
     """
 
     manifold: Manifold
@@ -33,14 +33,25 @@ class Recognised:
     scale: np.ndarray
     to_caller: Callable[[np.ndarray], np.ndarray]
     m: int
+    rest: np.ndarray
 
     @property
     def trivial(self) -> bool:
         return bool((self.scale == 1).all() and (self.perm == np.arange(len(self.perm))).all())
 
+    @property
+    def loose(self) -> np.ndarray:
+        """The caller's rows of X that no recognised row sees."""
+        parts = getattr(self.manifold, "parts", [self.manifold])
+        return np.sort(self.perm[np.repeat([isinstance(part, Unconstrained) for part in parts], [part.n for part in parts])])
+
     def operator(self, C: Operator) -> Operator:
         """C in internal coordinates."""
         return C if self.trivial else C.congruence(self.scale[self.perm], self.perm)
+
+    def rows(self, A: MatrixMap) -> MatrixMap:
+        """Rows in internal coordinates."""
+        return A if self.trivial else A.places(np.argsort(self.perm), A.n, self.scale)
 
     def factor_in(self, Y: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray((Y / self.scale[:, None])[self.perm])
@@ -52,31 +63,17 @@ class Recognised:
 
 
 def detect_manifold(A: MatrixMap, b: np.ndarray, is_complex: bool) -> Recognised:
-    """The manifold of all rows.
-
-    Raises ValueError for contradictory rows or b <= 0 on a diagonal, NotImplementedError (naming a row) for any other row.
-    """
+    """The manifold that some of the rows state, chosen to bound as many rows of X as they can."""
     rows = _Rows(A, b)
-    single = rows.support == 1
     owner = np.full(A.n, -1)  # the row that fixes X_ii
-    for j in map(int, np.flatnonzero(rows.diagonal & single)):
+    for j in map(int, np.flatnonzero(rows.diagonal & (rows.support == 1))):
         i = rows.first[j]
-        if owner[i] >= 0:
-            rows.duplicate(j, int(owner[i]))
-        else:
+        if owner[i] < 0:
             owner[i] = j
-    spheres = _spheres(rows, np.flatnonzero(rows.diagonal & ~single))
+        elif rows.same(j, int(owner[i])):
+            rows.is_used[j] = True  # says nothing new
     blocks = _stiefel_blocks(rows, owner, is_complex)
-    covered = np.zeros(A.n, int)
-    covered[owner >= 0] += 1
-    for j in spheres:
-        covered[rows.entries(j)[0]] += 1
-    if (covered > 1).any():
-        i = int(np.argmax(covered > 1))
-        raise NotImplementedError(f"X_{i},{i} stands in more than one constraint (one is row {rows.naming(i)}); {LATER}")
-    if (covered == 0).any():
-        i = int(np.argmin(covered))
-        raise NotImplementedError(f"no constraint bounds row {i} of X (X_{i},{i}); {LATER}")
+    spheres = _spheres(rows, owner, blocks)
     return _assemble(rows, owner, spheres, blocks, is_complex)
 
 
@@ -101,21 +98,9 @@ class _Rows:
         np.maximum.at(high, row, data.real)
         self.sign = np.where(high < 0, -1.0, 1.0)
         self.b = b * self.sign
+        self.diagonal &= ((low > 0) | (high < 0)) & (self.b > 0)
         self.is_copy = np.zeros(A.m, bool)
-        for r in map(int, np.flatnonzero(~filled)):
-            if b[r] != 0:
-                raise ValueError(f"row {r} of A is zero but b[{r}] = {b[r]}: 0 = {b[r]} has no solution; remove the row or fix b")
-        mixed = filled & ~self.diagonal & ~self.off | self.diagonal & (low < 0) & (high > 0)
-        if mixed.any():
-            r = int(np.argmax(mixed))
-            raise NotImplementedError(f"row {r} of A is neither a positive diagonal nor part of an identity block; {LATER}")
-        bad = self.diagonal & ~(self.b > 0)
-        if bad.any():
-            r = int(np.argmax(bad))
-            raise ValueError(
-                f"b[{r}] = {b[r]} with a {'positive' if self.sign[r] > 0 else 'negative'} diagonal row: X_ii > 0 is needed on a "
-                f"manifold; drop the rows and columns of X that this makes zero, or fix b"
-            )
+        self.is_used = ~filled & (b == 0)  # stated by the manifold, or copies of such rows
 
     def entries(self, r: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(i, j, coefficient) of row r, sign included."""
@@ -125,41 +110,37 @@ class _Rows:
     def coefficient(self, r: int) -> float:
         return float(self.entries(r)[2][0].real)
 
-    def duplicate(self, r: int, first: int) -> None:
-        """Row r fixes what row ``first`` fixes: drop it, or say that they contradict each other."""
+    def same(self, r: int, first: int) -> bool:
+        """Whether two rows with one entry fix X_ii to the same value, up to rounding."""
         x, y = self.b[r] / self.coefficient(r), self.b[first] / self.coefficient(first)
-        if abs(x - y) > 1e-12 * abs(y):
-            i = self.first[r]
-            raise ValueError(f"rows {first} and {r} contradict each other: X_{i},{i} = {y:.17g} and {x:.17g}; remove one")
-        self.is_copy[r] = True
-
-    def naming(self, i: int) -> int:
-        return int(np.searchsorted(self.pointer, np.flatnonzero((self.i == i) & (self.j == i))[-1], side="right")) - 1
+        return bool(abs(x - y) <= 1e-12 * abs(y))
 
 
-def _spheres(rows: _Rows, candidates: np.ndarray) -> list[int]:
-    """The rows with more than one diagonal entry, proportional ones kept once."""
-    first: dict[tuple[bytes, bytes], int] = {}
-    for r in map(int, candidates):
-        i, _, a = rows.entries(r)
-        order = np.argsort(i)
-        same = first.setdefault((i[order].tobytes(), np.round((a / a[order[0]]).real[order], 12).tobytes()), r)
-        if same != r:
-            x, y = rows.b[r] / a[order[0]].real, rows.b[same] / rows.coefficient(same)
-            if abs(x - y) > 1e-12 * abs(y):
-                raise ValueError(f"rows {same} and {r} contradict each other: they fix one trace to {y:.17g} and {x:.17g}; remove one")
-            rows.is_copy[r] = True
-    return list(first.values())
+def _spheres(rows: _Rows, owner: np.ndarray, blocks: list) -> list[int]:
+    """Rows with more than one diagonal entry, on disjoint supports, the largest first.
+
+    A row that sees more rows of X than are fixed one by one takes their place: those become general constraints.
+    """
+    taken, chosen = np.zeros(rows.n, bool), []
+    for members, _ in blocks:
+        taken[members] = True
+    candidates = np.flatnonzero(rows.diagonal & (rows.support > 1))
+    for r in map(int, candidates[np.argsort(-rows.support[candidates], kind="stable")]):
+        i = rows.entries(r)[0]
+        if taken[i].any() or 2 * np.sum(owner[i] >= 0) >= len(i):
+            continue
+        taken[i], owner[i] = True, -1
+        chosen.append(r)
+    return sorted(chosen)
 
 
 def _stiefel_blocks(rows: _Rows, owner: np.ndarray, is_complex: bool) -> list[tuple[np.ndarray, dict[tuple[int, int], list[int]]]]:
     """``(members, {(i, j): rows that fix X_ij})`` for every group of rows that fixes a whole diagonal block."""
     pairs: dict[tuple[int, int], list[int]] = {}
-    for r in map(int, np.flatnonzero(rows.off)):
+    for r in map(int, np.flatnonzero(rows.off & (rows.support == 2) & (rows.b == 0))):
         i, j, _ = rows.entries(r)
-        if len(i) != 2 or rows.b[r] != 0 or owner[i[0]] < 0 or owner[j[0]] < 0:
-            raise NotImplementedError(f"row {r} of A is no part of an identity block; {LATER}")
-        pairs.setdefault((int(min(i[0], j[0])), int(max(i[0], j[0]))), []).append(r)
+        if owner[i[0]] >= 0 and owner[j[0]] >= 0:
+            pairs.setdefault((int(min(i[0], j[0])), int(max(i[0], j[0]))), []).append(r)
     if not pairs:
         return []
     from scipy.sparse.csgraph import connected_components
@@ -172,22 +153,23 @@ def _stiefel_blocks(rows: _Rows, owner: np.ndarray, is_complex: bool) -> list[tu
     blocks = []
     needed = 2 if is_complex else 1
     for members in groups.values():
+        if len(members) * (len(members) - 1) // 2 > len(pairs):
+            continue  # more places than rows: part of the block is free
         inside = {(a, c): pairs.get((a, c), []) for a in members for c in members if a < c}
-        for (a, c), fixing in inside.items():
+        used: list[int] = []
+        for fixing in inside.values():
             chosen: list[int] = []
             for r in fixing:  # a basis of the field over R, the other rows being copies
                 values = np.array([rows.entries(q)[2][0] for q in [*chosen, r]])
                 if len(chosen) < needed and np.linalg.matrix_rank(np.stack([values.real, values.imag])) > len(chosen):
                     chosen.append(r)
-                else:
-                    rows.is_copy[r] = True
+            used += chosen
             if len(chosen) < needed:
-                some = fixing or next(found for found in inside.values() if found)
-                raise NotImplementedError(
-                    f"row {some[0]} of A fixes part of the block {members} of X but leaves {'part of ' if fixing else ''}"
-                    f"X_{a},{c} free; {LATER}"
-                )
-        blocks.append((np.array(members), inside))
+                break
+        else:
+            every = [r for fixing in inside.values() for r in fixing]
+            rows.is_used[every], rows.is_copy[every], rows.is_copy[used] = True, True, False
+            blocks.append((np.array(members), inside))
     return blocks
 
 
@@ -218,14 +200,26 @@ def _assemble(rows: _Rows, owner: np.ndarray, spheres: list[int], blocks: list, 
         parts.append(StiefelProduct(len(group), d, is_complex))
         order.extend(members for members, _ in group)
         back.append(_stiefel_back(rows, owner, coefficient, scale, group, d))
-    for r in spheres:
-        i, _, a = rows.entries(r)
-        equal = bool(np.ptp(a.real) == 0)
-        if not equal:
-            scale[i] = 1 / np.sqrt(a.real)
-        parts.append(Sphere(len(i), float(rows.b[r] / (a[0].real if equal else 1))))
-        order.append(i)
-        back.append(_sphere_back(r, float(a[0].real) if equal else 1.0))
+    if spheres:
+        seen = [rows.entries(r) for r in spheres]
+        factors = [float(a[0].real) if np.ptp(a.real) == 0 else 1.0 for _, _, a in seen]
+        for (i, _, a), factor in zip(seen, factors, strict=True):
+            scale[i] = 1.0 if factor != 1.0 else 1 / np.sqrt(a.real)
+        sizes, traces = [len(i) for i, _, _ in seen], rows.b[spheres] / factors
+        parts.append(Sphere(sizes[0], float(traces[0])) if len(spheres) == 1 else SphereProduct(sizes, traces))
+        order.extend(i for i, _, _ in seen)
+
+        def sphere_back(mu: np.ndarray, dual: np.ndarray) -> None:
+            dual[spheres] = mu / np.array(factors)
+
+        back.append(sphere_back)
+    covered = np.concatenate([*order, np.zeros(0, np.int64)]).astype(np.int64)
+    loose = np.setdiff1d(np.arange(n), covered)
+    if len(loose):
+        parts.append(Unconstrained(len(loose)))
+        order.append(loose)
+        back.append(lambda mu, dual: None)
+    rows.is_used[[*owner[owner >= 0], *spheres]] = True
     manifold = parts[0] if len(parts) == 1 else Product(parts)
     splits = np.cumsum([part.m for part in parts])[:-1]
 
@@ -235,14 +229,7 @@ def _assemble(rows: _Rows, owner: np.ndarray, spheres: list[int], blocks: list, 
             carry(piece, dual)
         return dual * rows.sign
 
-    return Recognised(manifold, np.concatenate(order), scale, to_caller, rows.m)
-
-
-def _sphere_back(r: int, a: float) -> Callable[[np.ndarray, np.ndarray], None]:
-    def back(mu: np.ndarray, dual: np.ndarray) -> None:
-        dual[r] = mu[0] / a
-
-    return back
+    return Recognised(manifold, np.concatenate(order), scale, to_caller, rows.m, np.flatnonzero(~rows.is_used))
 
 
 def _stiefel_back(

@@ -25,8 +25,8 @@ class Status(enum.Enum):
     MAX_ITER = "iteration limit reached; raise max_iter or loosen tol"
     MAX_TIME = "time limit reached; raise max_time or loosen tol"
     INTERRUPTED = "interrupted; the best point so far is returned, warm_start=result continues from it"
-    INFEASIBLE = "the constraints admit no X; see message for the rows"
-    UNBOUNDED = "the cost is unbounded below on the feasible set"
+    INFEASIBLE = "infeasible: the constraints admit no X; see message for the rows, result.ray for the proof"
+    UNBOUNDED = "unbounded: the cost has no lower bound on the feasible set; result.ray is a direction"
 
     @property
     def success(self) -> bool:
@@ -56,6 +56,8 @@ class Certificate:
         0 when verified, nan for an estimate.
     dual : ndarray, (m,)
         Multipliers that attain `bound`: ``<b, dual> = bound`` and ``C - A*(dual)`` is positive semidefinite.
+    dual_geq : ndarray, (m_geq,)
+        The same for inequalities.
     """
 
     bound: float
@@ -69,14 +71,18 @@ class Certificate:
     failure_probability: float
     dual: np.ndarray = field(repr=False)
     escape: np.ndarray = field(repr=False, default_factory=lambda: np.zeros((0, 0)))
+    dual_geq: np.ndarray = field(repr=False, default_factory=lambda: np.zeros(0))
 
 
 class Data(NamedTuple):
-    """The caller's problem: operator C, map A, right-hand side b."""
+    """The caller's problem: operator C, map A, right-hand side b; inequalities and blocks (see `bmsdp.solve`), where there are any."""
 
     C: Any
     A: Any
     b: np.ndarray
+    A_geq: Any = None
+    b_geq: np.ndarray = np.zeros(0)
+    blocks: list[tuple[str, int]] | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -111,6 +117,11 @@ class Result:
         certified gap ends the run earlier), "second_order" as above; "guarantee", what the theorem says of (eps_g, eps_H)-second-order
         points at this rank; and cost, bound, gap and rigor of one point, before any continuation, for the "perturbed" and the
         "original" problem.
+    free : ndarray
+        Values of the free variables; their rows of Y are 0.
+    ray : dict or None
+        Of an INFEASIBLE problem: "dual" y and "dual_geq" z >= 0 with ``A*(y) + A_geq*(z)`` negative semidefinite (0 on free variables)
+        and ``<b, y> + <b_geq, z> = 1``.  Of an UNBOUNDED one: "Y" Z and "free" with ``A(ZZ*) = 0``, ``A_geq(ZZ*) >= 0``, cost -1.
     """
 
     Y: np.ndarray = field(repr=False)
@@ -131,6 +142,8 @@ class Result:
     data: Data | None = field(repr=False, compare=False, default=None)
     second_order: dict[str, Any] | None = field(repr=False, default=None)
     perturbation: dict[str, Any] | None = field(repr=False, default=None)
+    free: np.ndarray = field(repr=False, default_factory=lambda: np.zeros(0))
+    ray: dict[str, Any] | None = field(repr=False, default=None)
 
     @property
     def success(self) -> bool:
@@ -150,18 +163,26 @@ class Result:
 
     @property
     def X(self) -> np.ndarray:
-        """``YY*``, n x n; refused above 2 GB."""
+        """``YY*``, n x n, 0 outside of the blocks, the free variables on its diagonal; refused above 2 GB."""
         n = len(self.Y)
         if n * n * self.Y.itemsize > X_LIMIT:
             raise MemoryError(f"X would take {n * n * self.Y.itemsize / 1e9:.1f} GB; use Y, or entries(i, j)")
-        return self.Y @ self.Y.conj().T
+        X = self.Y @ self.Y.conj().T
+        blocks = None if self.data is None else self.data.blocks
+        if blocks is not None:
+            part = np.repeat(np.arange(len(blocks)), [size for _, size in blocks])
+            linear = np.repeat([kind != "psd" for kind, _ in blocks], [size for _, size in blocks])
+            X *= (part[:, None] == part) & ((~linear)[:, None] | np.eye(n, dtype=bool))
+            free = np.repeat([kind == "free" for kind, _ in blocks], [size for _, size in blocks])
+            X[free, free] = self.free
+        return X
 
     def entries(self, i: Any, j: Any) -> np.ndarray:
         """``X[i, j]`` for index arrays of one shape."""
         return np.einsum("...k,...k->...", self.Y[np.asarray(i)], self.Y[np.asarray(j)].conj())
 
     def slack(self, C: Any = None, A: Any = None) -> Any:
-        """``S = C - A*(dual)`` as a LinearOperator, from the caller's data.
+        """``S = C - A*(dual) - A_geq*(dual_geq)`` as a LinearOperator, from the caller's data.
 
         A loaded result does not hold its data: pass C and A (None for a unit diagonal) again.
         """
@@ -183,7 +204,9 @@ class Result:
 
         def mul(V: np.ndarray) -> np.ndarray:
             V = np.ascontiguousarray(V.reshape(n, -1), np.result_type(C.dtype, V.dtype))
-            return C.mul(V) - A.adjoint_mul(self.dual, V)
+            out = C.mul(V) - A.adjoint_mul(self.dual, V)
+            above = None if self.data is None else self.data.A_geq
+            return out - above.adjoint_mul(self.dual_geq, V) if above is not None and above.m else out
 
         return LinearOperator((n, n), matvec=lambda v: mul(v).ravel(), matmat=mul, rmatvec=lambda v: mul(v).ravel(), dtype=C.dtype)
 
@@ -191,12 +214,13 @@ class Result:
         """Write an .npz file without pickle: everything but the caller's data."""
         names = ("cost", "bound", "gap", "message", "nit", "products", "time", "options", "versions", "second_order", "perturbation")
         plain = {k: getattr(self, k) for k in names}
-        arrays: dict[str, Any] = {"Y": self.Y, "dual": self.dual, "dual_geq": self.dual_geq}
+        arrays: dict[str, Any] = {"Y": self.Y, "dual": self.dual, "dual_geq": self.dual_geq, "free": self.free}
+        arrays |= {f"ray_{k}": v for k, v in (self.ray or {}).items()}
         arrays |= {f"history_{k}": v for k, v in self.history.items()}
         if self.certificate is not None:
             figures = ("bound", "gap", "gap_abs", "eig_min", "eig_min_lower", "rigor", "gap_rigor", "failure_probability")
             plain["certificate"] = {k: getattr(self.certificate, k) for k in figures}
-            arrays |= {"certificate_vector": self.certificate.vector, "certificate_dual": self.certificate.dual}
+            arrays |= {f"certificate_{k}": getattr(self.certificate, k) for k in ("vector", "dual", "dual_geq")}
         plain |= {"format": FORMAT, "status": self.status.name}
         with open(path, "wb") as file:  # a file object keeps NumPy from appending ".npz" to the caller's name
             meta = json.dumps(plain, default=lambda v: v.item() if hasattr(v, "item") else str(v))
@@ -213,11 +237,12 @@ class Result:
                 raise ValueError("it was written by a newer bmsdp; upgrade with pip install -U bmsdp")
             status = Status[plain.pop("status")]
             history = {k[len("history_") :]: arrays.pop(k) for k in list(arrays) if k.startswith("history_")}
+            ray = {k[len("ray_") :]: arrays.pop(k) for k in list(arrays) if k.startswith("ray_")} or None
             certificate = plain.pop("certificate", None)
             if certificate is not None:
-                rays = {"vector": arrays.pop("certificate_vector"), "dual": arrays.pop("certificate_dual")}
-                certificate = Certificate(**certificate, **rays)
-            return cls(**arrays, **plain, status=status, history=history, certificate=certificate)
+                proof = {k[len("certificate_") :]: arrays.pop(k) for k in list(arrays) if k.startswith("certificate_")}
+                certificate = Certificate(**certificate, **proof)
+            return cls(**arrays, **plain, status=status, history=history, certificate=certificate, ray=ray)
         except Exception as error:  # damaged bytes raise anything: zlib.error, BadZipFile, tokenize errors, ...
             if isinstance(error, OSError) and error.filename is not None:
                 raise

@@ -20,7 +20,22 @@ def radii_problem(complex_=False):
     return C, A, -2 * np.arange(1.0, 7)
 
 
+BLOCKS = [("psd", 3), ("free", 1), ("nonneg", 2)]
+
+
+def general_problem(b=(1.0, 0.5, 2.0)):
+    """Rows of all kinds of blocks, an inequality, and the keyword for the blocks."""
+    E = np.zeros((6, 6))
+    E[0, 1] = E[1, 0] = E[3, 3] = 1
+    A = [np.diag([1.0, 1, 1, 0, 0, 0]), E, np.diag([0, 0, 1.0, 0, 1, 1])]
+    C = np.diag([1.0, -1, 2, 1, 1, 0.5])
+    return {"C": C, "A": A, "b": list(b), "A_geq": [np.diag([0, -2.0, 0, 0, 0, 0])], "b_geq": [-1.2], "blocks": BLOCKS}
+
+
 RESULTS = {
+    "general": lambda: bmsdp.solve(**general_problem(), rng=0),
+    "infeasible": lambda: bmsdp.solve(**general_problem(b=(-1.0, 0.5, 2.0)), rng=0),
+    "unbounded": lambda: bmsdp.solve(-np.eye(2), [np.array([[0, 1.0], [1, 0]])], [0.0], rng=0),
     "real": lambda: bmsdp.solve(gallery.goe(6, 0), rng=0),
     "complex": lambda: bmsdp.solve(*radii_problem(True), rng=0),
     "rows": lambda: bmsdp.solve(*radii_problem(), rng=0),
@@ -50,6 +65,30 @@ def same(a, b):
     if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(same(u, v) for u, v in zip(a, b, strict=True))
     return type(a) is type(b) and a == b
+
+
+def test_blocks_and_free_variables():
+    """X is 0 outside of the blocks and has the free values on its diagonal; the slack is that of all rows."""
+    result, given = RESULTS["general"](), general_problem()
+    assert result.success and result.free.shape == (1,) and result.data.blocks == BLOCKS
+    X = result.X
+    assert X[3, 3] == result.free[0] and not X[:3, 3:].any() and X[4, 5] == 0 and not result.Y[3].any()
+    np.testing.assert_allclose([np.vdot(a, X) for a in given["A"]], given["b"], atol=1e-8)
+    assert np.vdot(given["A_geq"][0], X) >= -1.2 - 1e-8 and result.dual_geq[0] > 0.1
+    S = given["C"] - sum(v * a for v, a in zip(result.dual, given["A"], strict=True)) - result.dual_geq[0] * given["A_geq"][0]
+    np.testing.assert_allclose(result.slack() @ np.eye(6), S, atol=1e-12)
+    assert np.linalg.eigvalsh(S)[0] >= -1e-6 and abs(S[3, 3]) <= 1e-9
+    complementary = np.vdot(result.slack() @ X, np.eye(6))
+    assert abs(complementary) <= 1e-5
+
+
+def test_rays_are_kept(tmp_path):
+    for name, keys in (("infeasible", {"dual", "dual_geq"}), ("unbounded", {"Y", "free"})):
+        result = RESULTS[name]()
+        assert result.status.name == name.upper() and result.ray.keys() == keys
+        result.save(tmp_path / name)
+        assert same(Result.load(tmp_path / name).ray, result.ray)
+    assert RESULTS["real"]().ray is None
 
 
 @pytest.mark.parametrize("name", RESULTS)

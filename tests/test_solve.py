@@ -18,6 +18,9 @@ import bmsdp
 from bmsdp import LowRankPlusSparse, Oblique, Problem, Product, Sphere, Status, StiefelProduct, gallery
 from bmsdp.applications import maxcut
 
+from .general import Instance, check_result, clarabel, hermitian, mask_of, semidefinite
+from .general import value as values
+
 FAST = {"rng": 0, "tol": 1e-8}
 OPTIMA = {
     "G1": 12083.197655, "G11": 629.164783, "G14": 3191.566804, "G22": 14135.945728, "G43": 7032.221842, "G48": 6000.0,
@@ -65,26 +68,46 @@ def test_signature_is_frozen():
         assert p.kind is (p.POSITIONAL_OR_KEYWORD if name in ("C", "A", "b") else p.KEYWORD_ONLY)
 
 
-@pytest.mark.parametrize(
-    "keywords",
-    [
-        {"A_geq": [np.eye(3)], "b_geq": [1]},
-        {"b_geq": [1]},
-        {"blocks": [slice(0, 3)]},
-        {"trace_bound": 3.0},
-    ],
-)
-def test_keywords_of_later_parts(keywords):
-    with pytest.raises(NotImplementedError, match=f"{next(iter(keywords))} is not available yet"):
-        bmsdp.solve(np.eye(3), **keywords)
-
-
 def test_method():
-    with pytest.raises(NotImplementedError, match="augmented_lagrangian"):
-        bmsdp.solve(np.eye(3), method="augmented_lagrangian")
     with pytest.raises(ValueError, match="method = 'simplex'.*auto.*manifold"):
         bmsdp.solve(np.eye(3), method="simplex")
+    one = Instance(gallery.goe(4, 0), [np.eye(4), np.diag([0.0, 1, 2, 3]) + unit(4, 0, 1)], np.array([1.0, 1.2]), [], np.zeros(0))
+    reference = clarabel(one)
+    for method in ("manifold", "augmented_lagrangian", "auto", "interior_point"):
+        if method == "interior_point":
+            pytest.importorskip("cvxpy")
+        result = one.solve(method=method, rng=0)
+        check_result(one, result, reference.value)
+        assert result.options["method"] == ("manifold" if method == "auto" else method) and result.options["why"]
     assert bmsdp.solve(np.eye(3), method="manifold", rng=0).success
+    with pytest.raises(ValueError, match=r'method="manifold" cannot be used: .*; leave method="auto"'):  # the rank falls at X = 0
+        bmsdp.solve(one.C, [unit(4, 0, 1), unit(4, 2, 3)], [0.0, 0.0], method="manifold", rng=0)
+
+
+def test_all_keywords_at_once():
+    """Equalities, inequalities, blocks of all kinds, a trace bound: beside Clarabel."""
+    rng = np.random.default_rng(0)
+    blocks = [("psd", 3), ("nonneg", 2), ("free", 1), ("psd", 2)]
+    mask = mask_of(blocks)
+    X = semidefinite(rng, 8) * mask
+    A, G = [hermitian(rng, 8) * mask for _ in range(3)], [hermitian(rng, 8) * mask for _ in range(2)]
+    S = semidefinite(rng, 8) * mask
+    S[5, 5] = 0
+    one = Instance(S + A[0] - 2 * A[1] + 0.5 * G[0], A, values(A, X), G, values(G, X) - [0, 0.3], blocks)
+    reference = clarabel(one)
+    for given in (blocks, [3, -2, ("free", 1), 2]):
+        result = bmsdp.solve(one.C, A, one.b, A_geq=G, b_geq=one.g, blocks=given, trace_bound=50.0, rng=0)
+        assert result.success and result.cost == pytest.approx(reference.value, rel=1e-5) and result.bound <= reference.value + 1e-6
+        assert not result.X[~mask].any() and result.X[5, 5] == result.free[0] and np.all(np.diag(result.X)[3:5] >= 0)
+    assert result.data.blocks == blocks and result.data.A_geq.m == 2
+
+
+def test_presolve_is_reported(capsys):
+    one = Instance(np.eye(3), [np.eye(3), 2 * np.eye(3), unit(3, 0, 1)], np.array([1.0, 2, 0.1]), [], np.zeros(0))
+    result = one.solve(rng=0, verbose=1)
+    out = capsys.readouterr().out
+    assert "presolve: 1 duplicate rows dropped (1)" in out and "bmsdp: method" in out and "CERTIFIED" in out
+    assert result.options["presolve"] == ["1 duplicate rows dropped (1)"]
 
 
 def test_result_fields():
@@ -231,7 +254,8 @@ def test_manifold_as_A_and_problem_as_C():
 def test_A_none_is_the_unit_diagonal():
     C = gallery.goe(6, 2)
     one, two = bmsdp.solve(C, **FAST), bmsdp.solve(C, diagonal_rows(6), np.ones(6), **FAST)
-    assert one.cost == two.cost and np.array_equal(one.Y, two.Y) and np.array_equal(one.dual, two.dual)
+    assert one.cost == two.cost and np.array_equal(one.Y, two.Y)
+    np.testing.assert_allclose(one.dual, two.dual, rtol=1e-9)
 
 
 def test_slack_is_the_callers():
@@ -574,7 +598,7 @@ BAD = {
     "vector": (lambda: bmsdp.solve(np.ones(3)), r"C has shape \(3,\); it must be square"),
     "empty": (lambda: bmsdp.solve(np.zeros((0, 0))), "C is 0 x 0; at least one row is needed"),
     "empty_sparse": (lambda: bmsdp.solve(sp.csr_array((0, 0))), "C is 0 x 0; at least one row is needed"),
-    "empty_graph": (lambda: maxcut.problem([]), "no vertices; a cut needs at least one"),
+    "empty_graph": (lambda: maxcut.problem([]), "no vertices; at least one is needed"),
     "asymmetric": (
         lambda: bmsdp.solve(np.array([[0, 0.5], [0, 0]])),
         r"C is not symmetric: max \|C - C.T\| = 0.5 at \(0, 1\); pass \(C \+ C.T\) / 2",
@@ -596,21 +620,18 @@ BAD = {
     "A_shape": (lambda: bmsdp.solve(C4, [np.eye(3)], [1]), r"A\[0\] has shape \(3, 3\) but C is 4 x 4; every A_j must be 4 x 4"),
     "A_stacked": (lambda: bmsdp.solve(C4, sp.csr_array((2, 15)), [1, 1]), r"stacked A has shape \(2, 15\).*m x 16"),
     "A_matrix": (lambda: bmsdp.solve(C4, np.eye(4), [1]), "A is a ndarray; pass a sequence of 4 x 4 matrices, or one stacked"),
-    "A_none_at_all": (lambda: bmsdp.solve(C4, [], []), "A holds no matrix; pass at least one, or A=None"),
+    "A_none_at_all": (lambda: bmsdp.solve(C4, [], []), "A holds no matrix; pass at least one, A=None for a unit diagonal, or A_geq"),
     "A_word": (lambda: bmsdp.solve(C4, "A", [1]), "A"),
     "A_not_hermitian": (
         lambda: bmsdp.solve(C4, [*A4, np.triu(np.ones((4, 4)))], [*B4, 1]),
         r"A_4 is not Hermitian: its entry at \(0, 1\).*pass \(A_j \+ A_j\*\) / 2",
     ),
     "A_nan": (lambda: bmsdp.solve(C4, [*A4[:3], np.diag([0, 0, 0, np.nan])], B4), "A_3 has an entry that is NaN or infinite"),
-    "b_missing": (lambda: bmsdp.solve(C4, A4), "A has 4 rows but b was not given; pass the 4 right-hand sides"),
+    "b_missing": (lambda: bmsdp.solve(C4, A4), "A has 4 rows but b was not given; pass 4 numbers"),
     "b_length": (lambda: bmsdp.solve(C4, A4, [1, 2]), r"b has shape \(2,\) but A has 4 rows; b must have shape \(4,\)"),
     "b_scalar": (lambda: bmsdp.solve(C4, A4, 1.0), r"b has shape \(\) but A has 4 rows"),
     "b_complex": (lambda: bmsdp.solve(C4, A4, [1, 1, 1, 1j]), "b has dtype complex128; real numbers are needed"),
     "b_nan": (lambda: bmsdp.solve(C4, A4, [1, 1, np.nan, 1]), r"b\[2\] is not finite"),
-    "b_zero": (lambda: bmsdp.solve(C4, A4, [1, 1, 0, 1]), r"b\[2\] = 0.0 with a positive diagonal row.*drop the rows and columns"),
-    "b_negative": (lambda: bmsdp.solve(C4, [np.eye(4)], [-1]), r"b\[0\] = -1.0 with a positive diagonal row"),
-    "b_sign": (lambda: bmsdp.solve(C4, [-np.eye(4)], [1]), "negative diagonal row: X_ii > 0 is needed"),
     "b_alone": (lambda: bmsdp.solve(C4, b=[1]), "b was given without A; pass A as well, or neither"),
     "radius": (lambda: bmsdp.solve(C4, Oblique([1, 1, -1, 1])), "squared radii must be finite and positive"),
     "rank_0": (lambda: bmsdp.solve(C4, rank=0), "rank = 0; an integer from 1 to n = 4 is needed"),
@@ -627,12 +648,33 @@ BAD = {
     "method": (lambda: bmsdp.solve(C4, method="x"), "method = 'x'"),
     "certify": (lambda: bmsdp.solve(C4, certify="proof"), "'proof'.*auto.*verified.*probabilistic.*estimate"),
     "threads": (lambda: bmsdp.solve(C4, threads=0), "threads = 0; a positive integer is needed"),
-    "contradiction": (
-        lambda: bmsdp.solve(C4, [*A4, 2 * A4[1]], [*B4, 3.0]), "rows 1 and 4 contradict each other: X_1,1 = 1 and 1.5; remove one",
-    ),
-    "zero_row": (lambda: bmsdp.solve(C4, [*A4, np.zeros((4, 4))], [*B4, 2.0]), "row 4 of A is zero but .*0 = 2.0 has no solution"),
     "verified_operator": (lambda: bmsdp.solve(spla.aslinearoperator(C4), certify="verified"), "C is an operator.*pass C as an array"),
 }  # fmt: skip
+
+
+CONTRADICTIONS = {
+    "copies": ([*A4, 2 * A4[1]], [*B4, 3.0], "rows 1 and 4 contradict each other: X_1,1 = 1.0 and 1.5"),
+    "zero_row": ([*A4, np.zeros((4, 4))], [*B4, 2.0], "row 4 of A says 0 = 2.0"),
+    "negative": ([np.eye(4)], [-1.0], "row 0 of A is positive semidefinite but <A_j, X> = -1.0"),
+    "sign": ([-np.eye(4)], [1.0], "row 0 of A is negative semidefinite but <A_j, X> = 1.0"),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_contradictions(name):
+    A, b, message = CONTRADICTIONS[name]
+    result = bmsdp.solve(C4, A, b)
+    assert result.status is Status.INFEASIBLE and message in result.message and not result.success
+    M = sum(v * a for v, a in zip(result.ray["dual"], A, strict=True))
+    assert np.linalg.eigvalsh(M)[-1] <= 1e-15 and np.dot(b, result.ray["dual"]) == pytest.approx(1)
+
+
+def test_a_row_that_vanishes():
+    """``X_22 = 0`` leaves a smaller problem."""
+    result = bmsdp.solve(C4, A4, [1, 1, 0, 1], **FAST)
+    left = [0, 1, 3]
+    assert result.success and result.cost == pytest.approx(bmsdp.solve(C4[np.ix_(left, left)], **FAST).cost, rel=1e-7)
+    assert not result.X[2].any() and np.linalg.eigvalsh(C4 - np.diag(result.dual))[0] >= -1e-6 * np.abs(result.dual).max()
 
 
 @pytest.mark.parametrize("name", BAD)
