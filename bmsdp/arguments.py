@@ -14,8 +14,12 @@ SOLVERS = {
     "default": solvers.Default, "mixing": solvers.Mixing, "lbfgs": solvers.LBFGS, "trust-region": solvers.TrustRegion,
     "gradient-descent": solvers.GradientDescent,
 }  # fmt: skip
+METHODS = {name.replace("_", "-"): name for name in ("auto", "manifold", "augmented_lagrangian", "interior_point")}
 BAD_INPUT = 2  # exit code
-KNOWN = "known are rudy graphs (.rud, .rudy, .txt, .mc, no ending) and Matrix Market (.mtx), plain or .gz"
+KNOWN = (
+    "known are sparse SDPA (.dat-s), SeDuMi and SDPT3 (.mat), rudy graphs (.rud, .rudy, .txt, .mc, no ending) and Matrix Market (.mtx), "
+    "plain or .gz"
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,12 +49,15 @@ def parser(commands_of: dict[str, Callable[[argparse.Namespace], int]]) -> argpa
     run.add_argument("--tol", type=float, default=1e-6, help="relative gap to certify (default 1e-6)")
     run.add_argument("--max-time", type=_positive, metavar="S", help="seconds")
     run.add_argument("--perturbation", type=_noise, metavar="S|auto", help="Gaussian noise of this size on the cost first")
+    run.add_argument("--method", choices=METHODS, default="auto", help="how constraints are kept (default: as they and sizes suggest)")
     run.add_argument("--solver", choices=SOLVERS, default="default")
+    run.add_argument("--trace-bound", type=_positive, metavar="T", help="tr X <= T, where no constraint says so")
     run.add_argument("--certify", choices=("auto", "verified", "probabilistic", "estimate", "none"), default="auto")
     run.add_argument("--seed", type=lambda text: _natural(text, 0), help="of all that is random (default: fresh, and shown)")
     run.add_argument("--threads", type=_natural, default=1, help="threads (default 1)")
     run.add_argument("--cut", action=argparse.BooleanOptionalAction, default=True, help="round to a cut (graphs; default yes)")
-    run.add_argument("--out", type=_target, metavar="PATH", help="save the result there (.npz)")
+    run.add_argument("--out", type=_target, action="append", default=[], metavar="PATH",
+                     help="save the result there: .npz, or .sol for y, Z and X as text; may be repeated")  # fmt: skip
     run.add_argument("--plot", type=_picture, metavar="PATH", help="draw the convergence there (.png, .pdf, .svg)")
     run.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     run.add_argument("-v", "--verbose", action="store_true", help="print the table of certificates as it grows")
@@ -62,13 +69,19 @@ def parser(commands_of: dict[str, Callable[[argparse.Namespace], int]]) -> argpa
 
     prove = commands.add_parser("certify", help="certify a saved result again, from the instance alone", epilog=codes)
     prove.add_argument("file", metavar="FILE", help="the instance")
-    prove.add_argument("result", metavar="RESULT", help="what solve --out wrote")
+    prove.add_argument("result", metavar="RESULT", help="what solve --out wrote, or the .sol of another solver")
     prove.add_argument("--tol", type=_positive, default=1e-6, help="gap up to which the exit code is 0 (default 1e-6)")
     prove.add_argument("--rigor", choices=("auto", "verified", "probabilistic"), default="auto")
     prove.add_argument("--verified", action="store_true", help="from the saved dual and the instance alone, in exact arithmetic")
+    prove.add_argument("--trace-bound", type=_positive, metavar="T", help="tr X <= T, where no constraint of a .dat-s or .mat says so")
     prove.add_argument("--seed", type=lambda text: _natural(text, 0), help="of a probabilistic bound (default: fresh)")
     prove.set_defaults(run=commands_of["certify"])
     return top
+
+
+def is_text(path: str) -> bool:
+    """A solution file (.sol); other names are of NumPy's .npz."""
+    return path.lower().removesuffix(".gz").endswith(".sol")
 
 
 def _natural(text: str, least: int = 1) -> int:

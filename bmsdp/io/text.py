@@ -1,6 +1,7 @@
 """What all formats share: reading and writing whole files, and tables of numbers in text, fast."""
 
 import gzip
+import io
 import os
 import re
 import zlib
@@ -12,6 +13,7 @@ import numpy as np
 from .errors import FormatError
 
 MAX_N = 2**31 - 2  # indices, and the n + 1 row pointers, are int32
+GZIP_LIMIT = 2**30  # bytes that gzip may always expand to; beyond, 200 per compressed one: text shrinks by less
 NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 _BAD, _INTEGER, _FLOAT, _BLANK, _NEWLINE = range(5)
@@ -53,11 +55,16 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         message = f"{os.fspath(path)}: {reason}; a readable file is needed; check the path and its permissions"
         raise type(error)(message) from None
     if data.startswith(b"\x1f\x8b"):
+        most = max(GZIP_LIMIT, 200 * len(data))
         try:
-            data = gzip.decompress(data)
+            with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+                data = file.read(most + 1)
         except (OSError, EOFError, zlib.error) as error:
             given = f"damaged gzip data ({error})".replace("\n", " ")
             raise FormatError(path, None, given, "a whole gzip file is needed", "fetch or compress it again") from None
+        if len(data) > most:
+            needed, remedy = f"at most {most} are needed", "decompress it yourself if it is no bomb"
+            raise FormatError(path, None, "gzip data of more bytes than any such file", needed, remedy)
     return data.removeprefix(b"\xef\xbb\xbf")
 
 
