@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import heapq
 import math
-import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +23,7 @@ from ..manifolds import Oblique
 from ..problem import Problem
 from ..rounding import cut_value, hyperplane
 from ..rounding import local_search as improve
+from .graphs import adjacency, without_loops
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,12 +66,7 @@ def problem(graph: Any, *, n: int | None = None) -> Problem:
     ValueError
         Directed, asymmetric or empty graph; weights NaN or infinite; vertices out of range.
     """
-    W = _without_loops(_adjacency(graph, n))
-    if W.shape[0] == 0:
-        raise ValueError("the graph has no vertices; a cut needs at least one (edges without vertices: pass n=)")
-    if not np.isfinite(W.data).all():
-        raise ValueError(f"{np.sum(~np.isfinite(W.data))} entries of the weights are NaN or infinite; remove the edges")
-    W = _symmetric(W)
+    W = adjacency(graph, n)
     return Problem(laplacian_cost(W), Oblique(np.ones(W.shape[0])))
 
 
@@ -115,7 +109,7 @@ def recover(result: Any, *, rng: Any = None, trials: int | None = None, local_se
             "solve(problem(graph), warm_start=result) gives one that does"
         )
     C = sparse.csr_array(matrix)
-    W = _without_loops(4 * C, warn=False)
+    W = without_loops(4 * C)
     if trials is None:
         trials = min(100, max(10, 10**6 // W.shape[0]))
     if trials < 1:
@@ -130,80 +124,3 @@ def recover(result: Any, *, rng: Any = None, trials: int | None = None, local_se
     residue = math.fsum(C.data)
     bound = residue - float(result.bound)
     return Cut(x, value, max(math.nextafter(bound, math.inf) if residue else bound, 0.0))
-
-
-def _without_loops(W: sparse.csr_array, warn: bool = True) -> sparse.csr_array:
-    W = W.tocoo()
-    off = W.row != W.col
-    if warn and W.data[~off].any():
-        warnings.warn(f"{np.count_nonzero(W.data[~off])} self-loops are ignored: no cut contains them", stacklevel=3)
-    return sparse.csr_array((W.data[off], (W.row[off], W.col[off])), shape=W.shape)
-
-
-def _symmetric(W: sparse.csr_array) -> sparse.csr_array:
-    difference = abs(W - W.T).tocoo()
-    defect = difference.max() if difference.nnz else 0.0
-    if defect > 1e-14 * abs(W).max():
-        worst = difference.data.argmax()
-        raise ValueError(
-            f"the adjacency W is not symmetric: max |W - W.T| = {defect:g} at "
-            f"({difference.row[worst]}, {difference.col[worst]}); pass (W + W.T) / 2 if that is meant, "
-            "or W + W.T if each edge is stored once"
-        )
-    return sparse.csr_array((W + W.T) / 2) if defect else W
-
-
-def _adjacency(graph: Any, n: int | None) -> sparse.csr_array:
-    if hasattr(graph, "is_directed"):
-        return _from_networkx(graph)
-    if sparse.issparse(graph):
-        if n is not None:
-            raise ValueError(f"n = {n} is for edges; a sparse adjacency has its size in its shape {graph.shape}")
-    elif n is not None or not isinstance(graph, np.ndarray) or graph.ndim != 2 or graph.shape[0] != graph.shape[1]:
-        return _from_edges(graph, n)
-    if graph.ndim != 2 or graph.shape[0] != graph.shape[1]:
-        raise ValueError(f"the adjacency has shape {graph.shape}; it must be square")
-    if np.iscomplexobj(graph):
-        raise ValueError("the adjacency is complex; weights must be real")
-    return sparse.csr_array(graph).astype(float)
-
-
-def _from_networkx(graph: Any) -> sparse.csr_array:
-    if graph.is_directed():
-        raise ValueError("the graph is directed, a cut has no direction; pass graph.to_undirected()")
-    index = {v: i for i, v in enumerate(graph)}
-    return _assemble(len(index), _rows((index[u], index[v], w) for u, v, w in graph.edges(data="weight", default=1)))
-
-
-def _rows(edges: Iterable[Any]) -> np.ndarray:
-    try:
-        rows = np.array([(i, j, *(w or (1,))) for i, j, *w in edges], dtype=float)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"the graph is neither a networkx graph, an adjacency nor edges (i, j) or (i, j, w) of numbers ({error}); "
-            "vertices with names need a networkx graph"
-        ) from None
-    return rows if rows.size else np.empty((0, 3))
-
-
-def _from_edges(graph: Any, n: int | None) -> sparse.csr_array:
-    edges = graph if isinstance(graph, np.ndarray) else _rows(graph)
-    if edges.ndim != 2 or edges.shape[1] not in (2, 3):
-        raise ValueError(f"an array of shape {edges.shape} is neither a square adjacency nor rows (i, j) or (i, j, w)")
-    if edges.shape[1] == 2:
-        edges = np.column_stack([edges, np.ones(len(edges))])
-    ends = edges[:, :2]
-    n = int(ends.max(initial=-1)) + 1 if n is None else n
-    wrong = np.flatnonzero(((ends < 0) | (ends >= n) | (ends != np.floor(ends))).any(axis=1))
-    if wrong.size:
-        raise ValueError(f"edge {wrong[0]} is {tuple(edges[wrong[0]])}; vertices must be integers from 0 to {n - 1}")
-    repeated = len(ends) - np.unique(n * ends.min(axis=1) + ends.max(axis=1)).size
-    if repeated:
-        warnings.warn(f"{repeated} edges are repeated, as (i, j) or (j, i); weights are summed", stacklevel=4)
-    return _assemble(n, edges)
-
-
-def _assemble(n: int, edges: np.ndarray) -> sparse.csr_array:
-    ends = np.sort(edges[:, :2].astype(np.int64), axis=1)
-    upper = sparse.csr_array((edges[:, 2], (ends[:, 0], ends[:, 1])), shape=(n, n))
-    return sparse.csr_array(upper + sparse.triu(upper, 1).T)
