@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import general
 import instances
 import phase
 import proofs
@@ -195,6 +196,11 @@ def phase_retrieval(settings: Settings) -> Iterator[Row]:
     yield from phase.rows(settings, Row)
 
 
+def sdplib(settings: Settings) -> Iterator[Row]:
+    """Any semidefinite program: files of SDPLIB and some of their size, beside CSDP and Clarabel."""
+    yield from general.rows(settings, Row)
+
+
 def _child(command: list[str], extra: dict[str, str], timeout: float | None = None) -> dict[str, Any]:
     """Run a script of this folder; it prints one line of JSON."""
     import time
@@ -208,4 +214,4 @@ def _child(command: list[str], extra: dict[str, str], timeout: float | None = No
     return json.loads(done.stdout.splitlines()[-1]) | {"process": time.perf_counter() - begin}
 
 
-PARTS = {"gset": gset, "gallery": gallery, "million": million, "start": start, "verified": verification, "phase": phase_retrieval}
+PARTS = {"gset": gset, "gallery": gallery, "million": million, "start": start, "verified": verification, "phase": phase_retrieval, "sdplib": sdplib}

@@ -1,6 +1,6 @@
 """The benchmark: bmsdp beside what a user would pick instead, at equal certified accuracy, in one run.
 
-    python examples/benchmarks/run.py [--small] [--part gset|gallery|million|start|verified|phase] [--data DIR] [--repeat 3] [--csv OUT]
+    python examples/benchmarks/run.py [--small] [--part gset|gallery|million|start|verified|phase|sdplib] [--data DIR] [--repeat 3] [--csv OUT]
 
 Times are CPU seconds of one core, medians over seeds, Numba's cache warm; the parts million and start give wall time.
 Ours holds everything from the matrix (the file, for the G-set) to the certificate.  Every gap is certified by

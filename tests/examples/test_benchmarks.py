@@ -49,7 +49,7 @@ def test_absent_files_are_named(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", ["gset", "gallery", "million", "start", "verified", "phase"])
+@pytest.mark.parametrize("part", ["gset", "gallery", "million", "start", "verified", "phase", "sdplib"])
 def test_small(tmp_path, part):
     rows, _ = run(tmp_path, "--small", "--part", part)
     assert ours(rows) and all(row["reached"] == "True" for row in ours(rows))
