@@ -12,14 +12,15 @@ PACKAGE = Path(__file__).resolve().parents[1] / "bmsdp"
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     "_version kernels io theory",
-    "operators linear_maps perturbation factorization verified gallery rounding",
+    "operators linear_maps pattern_map gram perturbation factorization verified proof slack_form constraints cone facial shift gallery "
+    "rounding",
     "manifolds",
-    "problem",
-    "minimize result solvers preconditioners certificate checkpoint dimacs lanczos curvature",
-    "staircase smoothed augmented_lagrangian",
-    "sdp detect presolve",
+    "problem penalty",
+    "minimize result solvers preconditioners certificate checkpoint dimacs lanczos curvature least_squares refine",
+    "staircase smoothed looks augmented_lagrangian",
+    "sdp methods outcome detect presolve presolved free cuts rays interior_point check",
     "applications",
-    "cli arguments __main__ plot interfaces learned",
+    "cli arguments report __main__ plot interfaces learned",
 ]
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms.split()}
 EDGES = len(FLOORS) - 1
