@@ -161,7 +161,10 @@ def test_compiled_product(dtype, monkeypatch, rng):
         np.testing.assert_allclose(op.mul(Y.astype(complex)), C @ Y, atol=1e-12)
     op = as_operator(sp.csr_array(C))
     op.threads = 2
-    assert np.array_equal(op.mul(Y), serial)
+    if dtype is np.float64:
+        assert np.array_equal(op.mul(Y), serial)
+    else:  # the order of sums is the same, but how complex products are contracted is the compiler's choice
+        np.testing.assert_allclose(op.mul(Y), serial, atol=1e-13)
 
 
 @KINDS
