@@ -27,9 +27,12 @@ from .theory.rank import barvinok_pataki
 
 METHODS = ("auto", "manifold", "augmented_lagrangian", "interior_point")
 FEW = 40  # rows up to which "auto" takes them as a manifold
-SMALL_BLOCK = 300  # rows of a block up to which an interior-point method is sensible
+SMALL_BLOCK = 250  # rows of a block up to which an interior-point method is chosen unasked: beyond, one solve takes minutes
 MANY = 6000  # rows of A beyond which it is not
-ADVICE = 'low-rank methods fail here (no attained multipliers, or no bound on X); method="interior_point" needs pip install "bmsdp[cvxpy]"'
+ADVICE = (
+    'low-rank methods fail here (no attained multipliers, or no bound on X); method="interior_point" (pip install "bmsdp[cvxpy]") may do, '
+    "in minutes for blocks of 300 rows"
+)
 
 
 class Asked(NamedTuple):
