@@ -45,6 +45,8 @@ class Record:
         report: Callable[[str], None] | None = None,
     ):
         self.max_iter, self.max_time, self.callback, self.report = max_iter, max_time, callback, report or (lambda line: None)
+        from .kernels import spmm  # noqa: F401  Ctrl-C within Numba's own import would leave it broken, and the run has to go on to its end
+
         self.start = time.perf_counter()
         self.reserve = 0.0  # part of max_time kept for the last certificate
         self.nit = self.products = 0
