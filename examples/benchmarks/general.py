@@ -1,8 +1,9 @@
 """The part "sdplib": general semidefinite programs beside CSDP (where its program is installed) and Clarabel, at an equal certified gap.
 
-CSDP gets the file, one thread, and CPU seconds of its own process, reading included, twice: with its defaults, as a user would call it,
-and ("CSDP, tuned") with its tolerances set to the gap (``param.csdp``).  Ours reads the same file.  CSDP's gap is that between the cost of its X and the bound that `bmsdp.verified.lower_bound` proves from its y:
-neither is asked of it, and the time for both is not counted.  Clarabel gets the LMI form through `bmsdp.interior_point`, its bound proved as ours is.
+CSDP gets the file, one thread, and CPU seconds of its own process, reading included, twice: with its defaults, as a user would call
+it, and ("CSDP, tuned") with its tolerances set to the gap (``param.csdp``).  Ours reads the same file.  CSDP's gap is that between the
+cost of its X and the bound that `bmsdp.verified.lower_bound` proves from its y: neither is asked of it, and the time for both is not
+counted.  Clarabel gets the LMI form through `bmsdp.interior_point`, its bound proved as ours is.
 """
 
 from __future__ import annotations
@@ -49,12 +50,13 @@ def theta(W: Any) -> tuple[sp.csr_array, sp.csr_array, np.ndarray]:
 
 GENERATED: dict[str, Callable[[], Any]] = {
     "theta6-size: theta(gallery.gnp(300, 0.0975, rng=0))": lambda: theta(gallery.gnp(300, 0.0975, rng=0)),
-    "max-cut: laplacian_cost(gallery.toroidal_grid(40, 50, rng=0))": lambda: _diagonal(laplacian_cost(gallery.toroidal_grid(40, 50, rng=0))),
+    "max-cut: laplacian_cost(gallery.toroidal_grid(40, 50, rng=0))": lambda: _diagonal(gallery.toroidal_grid(40, 50, rng=0)),
 }
 
 
-def _diagonal(C: sp.csr_array) -> tuple[sp.csr_array, sp.csr_array, np.ndarray]:
-    n = C.shape[0]
+def _diagonal(W: Any) -> tuple[sp.csr_array, sp.csr_array, np.ndarray]:
+    """The max-cut relaxation, its unit diagonal as rows."""
+    C, n = laplacian_cost(W), W.shape[0]
     places = np.arange(n), np.arange(n, dtype=np.int64) * (n + 1)
     return C, sp.csr_array((np.ones(n), places), shape=(n, n * n)), np.ones(n)
 

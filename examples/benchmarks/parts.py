@@ -214,4 +214,7 @@ def _child(command: list[str], extra: dict[str, str], timeout: float | None = No
     return json.loads(done.stdout.splitlines()[-1]) | {"process": time.perf_counter() - begin}
 
 
-PARTS = {"gset": gset, "gallery": gallery, "million": million, "start": start, "verified": verification, "phase": phase_retrieval, "sdplib": sdplib}
+PARTS = {
+    "gset": gset, "gallery": gallery, "million": million, "start": start, "verified": verification, "phase": phase_retrieval,
+    "sdplib": sdplib,
+}  # fmt: skip

@@ -1,6 +1,8 @@
 """The benchmark: bmsdp beside what a user would pick instead, at equal certified accuracy, in one run.
 
-    python examples/benchmarks/run.py [--small] [--part gset|gallery|million|start|verified|phase|sdplib] [--data DIR] [--repeat 3] [--csv OUT]
+    python examples/benchmarks/run.py [--small] [--part PART] [--data DIR] [--repeat 3] [--csv OUT]
+
+with PART one of gset, gallery, million, start, verified, phase, sdplib; all by default.
 
 Times are CPU seconds of one core, medians over seeds, Numba's cache warm; the parts million and start give wall time.
 Ours holds everything from the matrix (the file, for the G-set) to the certificate.  Every gap is certified by
@@ -82,7 +84,7 @@ def versions() -> None:
             names.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             names.append(f"{name} missing")
-    print(__doc__.split("\n\n", 2)[2].rstrip() + f"\n\nPython {platform.python_version()}, {', '.join(names)}")
+    print(__doc__.split("\n\n", 3)[3].rstrip() + f"\n\nPython {platform.python_version()}, {', '.join(names)}")
 
 
 if __name__ == "__main__":
