@@ -64,6 +64,12 @@ class Given(NamedTuple):
         return self.cone.blocks
 
     @property
+    def arguments(self) -> tuple[Any, ...]:
+        """``(C, A, b, A_geq, b_geq, blocks)`` as functions of a whole problem take them: None for no inequalities."""
+        above = (self.A_geq, self.b_geq) if self.A_geq.m else (None, None)
+        return (self.C, self.A, self.b, *above, self.blocks)
+
+    @property
     def is_complex(self) -> bool:
         return self.C.is_complex or any(isinstance(M, MatrixMap) and M.rows.dtype.kind == "c" for M in (self.A, self.A_geq))
 

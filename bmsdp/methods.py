@@ -194,10 +194,7 @@ def _warm_multipliers(state: Presolved, problem: Problem, warm: Result) -> Probl
 def by_interior_point(given: Given, options: dict[str, Any]) -> Result:
     """Clarabel's answer, with the bound that is proved from its dual."""
     tol = options["tol"]
-    found = interior_point(
-        given.C, given.A, given.b, given.A_geq if given.A_geq.m else None, given.b_geq if given.A_geq.m else None, given.blocks,
-        tol=tol, max_time=options["max_time"],
-    )  # fmt: skip
+    found = interior_point(*given.arguments, tol=tol, max_time=options["max_time"])
     words = {"infeasible": Status.INFEASIBLE, "unbounded": Status.UNBOUNDED}
     if found.status not in ("solved", "inaccurate"):
         return outcome(given, words.get(found.status, Status.STALLED), f"interior point: {found.status}", options, found.time)
@@ -225,14 +222,13 @@ def conclude(state: Presolved, given: Given, result: Result, asked: Asked) -> Re
     """Without a certificate: is the problem infeasible or unbounded, or one for an interior-point method?"""
     from .rays import infeasibility_ray, unboundedness_ray
 
-    args = (given.C, given.A, given.b, given.A_geq if given.A_geq.m else None, given.b_geq if given.A_geq.m else None, given.blocks)
     tol, says = asked.options["tol"], result.status
     if says is Status.INFEASIBLE or says is not Status.UNBOUNDED and result.options.get("infeasibility", 0.0) > tol:
-        ray = infeasibility_ray(*args)
+        ray = infeasibility_ray(*given.arguments)
         if ray is not None:
             return _with_ray(result, given, Status.INFEASIBLE, ray, asked)
     if says is Status.UNBOUNDED or state.unbounded and says is not Status.INFEASIBLE:
-        down = unboundedness_ray(*args)
+        down = unboundedness_ray(*given.arguments)
         if down is not None:
             return _with_ray(result, given, Status.UNBOUNDED, down, asked)
     if says in (Status.INFEASIBLE, Status.UNBOUNDED):  # the solver says so, but no ray could be checked

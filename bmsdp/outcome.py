@@ -154,10 +154,9 @@ def contradiction(given: Given, error: Infeasible, options: dict[str, Any]) -> R
     from .rays import ROUNDING, check_infeasibility_ray
 
     (y, z), (y_face, z_face) = (_vectors(given, *rows) for rows in ((error.y, error.z), error.forcing))
-    args = (given.C, given.A, given.b, given.A_geq if given.A_geq.m else None, given.b_geq if given.A_geq.m else None, given.blocks)
     size = np.abs(np.concatenate([y, z])).max(initial=0.0)
     for often in [0.0, *(size * 4.0 ** np.arange(-2, 10))] if y_face.any() or z_face.any() else [0.0]:
-        found = check_infeasibility_ray(*args, dual=y + often * y_face, dual_geq=z + often * z_face)
+        found = check_infeasibility_ray(*given.arguments, dual=y + often * y_face, dual_geq=z + often * z_face)
         if found is not None and max(found.excess, found.free_residual) <= ROUNDING * found.weight:
             return outcome(given, Status.INFEASIBLE, f"infeasible: {error}", options, ray=found.parts)
     return outcome(given, Status.INFEASIBLE, f"infeasible: {error}", options)
