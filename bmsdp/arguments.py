@@ -17,8 +17,8 @@ SOLVERS = {
 METHODS = {name.replace("_", "-"): name for name in ("auto", "manifold", "augmented_lagrangian", "interior_point")}
 BAD_INPUT = 2  # exit code
 KNOWN = (
-    "known are sparse SDPA (.dat-s), SeDuMi and SDPT3 (.mat), rudy graphs (.rud, .rudy, .txt, .mc, no ending) and Matrix Market (.mtx), "
-    "plain or .gz"
+    "known are sparse SDPA (.dat-s), SeDuMi and SDPT3 (.mat), rudy graphs (.rud, .rudy, .txt, .mc, no ending), Matrix Market (.mtx) and "
+    "pose graphs (.g2o), plain or .gz"
 )
 
 
@@ -57,8 +57,9 @@ def parser(commands_of: dict[str, Callable[[argparse.Namespace], int]]) -> argpa
     run.add_argument("--threads", type=_natural, default=1, help="threads (default 1)")
     run.add_argument("--cut", action=argparse.BooleanOptionalAction, default=True, help="round to a cut (graphs; default yes)")
     run.add_argument("--out", type=_target, action="append", default=[], metavar="PATH",
-                     help="save the result there: .npz, or .sol for y, Z and X as text; may be repeated")  # fmt: skip
-    run.add_argument("--plot", type=_picture, metavar="PATH", help="draw the convergence there (.png, .pdf, .svg)")
+                     help="save the result there: .npz, .sol for y, Z and X as text, .g2o for poses; may be repeated")  # fmt: skip
+    run.add_argument("--plot", type=_picture, nargs="?", const=True, metavar="PATH",
+                     help="draw the convergence, or poses before and after (.png, .pdf, .svg; default beside --out)")  # fmt: skip
     run.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     run.add_argument("-v", "--verbose", action="store_true", help="print the table of certificates as it grows")
     run.set_defaults(run=commands_of["solve"])

@@ -20,8 +20,9 @@ import numpy as np
 
 from .factorization import UNIT, Arrow, BorderedFactor, Elimination, Factor
 from .lanczos import LOOKS, Ritz, lanczos, relative_error, start_rng
-from .problem import LocalModel
+from .problem import LocalModel, Problem
 from .result import Certificate
+from .schur import SchurOperator
 from .verified import NO_MATRIX, TOO_DENSE, SlackForm, cost_above, sum_down
 
 FAILURE = 1e-6  # default failure probability of a probabilistic bound
@@ -47,11 +48,33 @@ class Slack:
         found: Elimination | Arrow | None = cache["elimination"]
         return found
 
+    @property
+    def n(self) -> int:
+        """Rows of S, and ``<b, w>``."""
+        return self.model.problem.n
+
+    @property
+    def Y(self) -> np.ndarray:
+        return self.model.Y
+
     def factor(self, t: float) -> tuple[Factor | BorderedFactor, np.ndarray]:
         """The factorisation of ``S + t W`` and its diagonal."""
         assert self.form is not None and self.tree is not None
         diagonal = self.form.diagonal + t * self.weight
         return self.form.factor(self.tree, diagonal), diagonal
+
+    def error(self, factor: Factor | BorderedFactor, diagonal: np.ndarray) -> np.ndarray:
+        """e (n,) with ``S + t W >= -diag(e)``, for a definite factor."""
+        assert self.form is not None
+        return factor.error_rows() + self.form.rounding + 4 * UNIT * np.abs(diagonal)
+
+    def slack_mul(self, V: np.ndarray) -> np.ndarray:
+        """``S V``, (n, p)."""
+        return self.model.slack_mul(V)
+
+    def completed(self, V: np.ndarray) -> np.ndarray:
+        """Directions of Y from those of the rows of S."""
+        return V
 
     def scaled_mul(self, v: np.ndarray) -> np.ndarray:
         """``W^{-1/2} S W^{-1/2} v``."""
@@ -59,7 +82,7 @@ class Slack:
         if v.ndim == 2:
             root = root[:, None]
         V = np.ascontiguousarray(root * v)
-        out = self.model.slack_mul(V.reshape(len(V), -1))
+        out = self.slack_mul(V.reshape(len(V), -1))
         return root * out.reshape(V.shape)
 
     @cached_property
@@ -76,12 +99,23 @@ class Slack:
     def feasible_dual(self, t: float, extra: np.ndarray) -> tuple[float, np.ndarray]:
         """``(bound, dual)`` for ``mu - w`` with ``A*(w) >= t W + diag(extra)``, the bound rounded down."""
         model, b = self.model, self.manifold.b
-        w = self.manifold.cover(np.maximum(t * self.weight * (1 + 4 * UNIT) + extra * (1 + 4 * UNIT), 0))
+        w = self.cover(np.maximum(t * self.weight * (1 + 4 * UNIT) + extra * (1 + 4 * UNIT), 0))
         assert w is not None
         dual = model.mu - w
         terms = b * dual
         slip = 8 * UNIT * float(np.abs(b) @ (np.abs(model.mu) + np.abs(w)))
         return sum_down(np.append(terms, -slip)), dual
+
+    def cover(self, e: np.ndarray) -> np.ndarray | None:
+        """Multipliers w with ``A*(w) >= diag(e)``."""
+        return self.manifold.cover(e)
+
+
+def provable(problem: Problem) -> bool:
+    """Whether bounds exist: rows of bounded trace, or free ones that can be eliminated, and no term that is no function of X."""
+    from .free_rows import eliminated
+
+    return problem.opaque is None and (problem.manifold.shift is not None or eliminated(problem) is not None)
 
 
 def certify(
@@ -117,11 +151,15 @@ def certify(
         entries = problem.C.abs_mul(np.ones(n))
         known = ("verified", 0.0) if entries is not None and not entries.any() else ("probabilistic", FAILURE)
         return _certificate(model, 0.0, np.zeros(problem.manifold.m), 0.0, np.zeros(n, problem.dtype), *known, 0.0)
-    if problem.manifold.shift is None or problem.opaque is not None:
+    if not provable(problem):
         return _certificate(model, -np.inf, model.mu, -np.inf, np.zeros(n), "estimate", np.nan)
-    slack = Slack(model)
+    slack = _slack(model)
     if rigor == "verified" and slack.tree is None:
         raise ValueError(NO_MATRIX if slack.form is None else TOO_DENSE)
+    if type(slack) is not Slack:
+        from .free_rows import certify_free
+
+        return certify_free(slack, tol, rigor, start_rng(rng), final, vectors, stop)  # type: ignore[arg-type]
     probe = Probe(slack, tol, rigor, start_rng(rng), vectors, stop)
     t = (0.9 * tol * max(abs(model.cost), model.cost_scale) - (model.cost - model.dual_value)) / n
     fragile = slack.form is not None and slack.form.is_fragile
@@ -132,6 +170,13 @@ def certify(
                 return found
         return _refuted(probe, final)
     return _lanczos_bound(probe, final)
+
+
+def _slack(model: LocalModel) -> Slack:
+    from .free_rows import FreeSlack
+
+    problem = model.problem
+    return FreeSlack(model) if problem.manifold.shift is None or isinstance(problem.C, SchurOperator) else Slack(model)
 
 
 def _factored(slack: Slack, t: float, probe: Probe) -> Certificate | None:
@@ -158,7 +203,7 @@ def _proved(
 ) -> Certificate:  # fmt: skip
     """The verified certificate of a definite factor of ``S + t W``."""
     assert slack.form is not None
-    error = factor.error_rows() + slack.form.rounding + 4 * UNIT * np.abs(diagonal)
+    error = slack.error(factor, diagonal)
     bound, dual = slack.feasible_dual(t, error)
     lower = -float(np.max(t + error / slack.weight))
     return _certificate(slack.model, bound, dual, eig, vector, "verified", 0.0, lower, escape)
@@ -198,22 +243,22 @@ class Probe:
     def _near_kernel(self) -> tuple[np.ndarray, np.ndarray]:
         """Orthonormal Q and ``S Q`` (scaled by W), for the directions of Y with a small residual ``|S q|``."""
         slack, model, problem = self.slack, self.slack.model, self.slack.model.problem
-        allowed = self.tol * abs(model.cost) / problem.n
-        if relative_error(LOOKS[6], 2 * problem.n, FAILURE) * 4 * problem.norm_C * float(np.max(1 / slack.weight)) < allowed:
-            return model.Y[:, :0], model.Y[:, :0]  # so loose a tolerance needs no deflation
-        Q = np.linalg.qr(np.sqrt(slack.weight)[:, None] * model.Y)[0]
+        allowed = self.tol * abs(model.cost) / slack.n
+        if relative_error(LOOKS[6], 2 * slack.n, FAILURE) * 4 * problem.norm_C * float(np.max(1 / slack.weight)) < allowed:
+            return slack.Y[:, :0], slack.Y[:, :0]  # so loose a tolerance needs no deflation
+        Q = np.linalg.qr(np.sqrt(slack.weight)[:, None] * slack.Y)[0]
         SQ = slack.scaled_mul(Q)
         residual, V = np.linalg.eigh(SQ.conj().T @ SQ)
         # a direction costs the bound about residual^2 / theta: keep what fits into ``allowed`` for theta = 1e-3 |S|
         size = problem.norm_C * float(np.max(1 / slack.weight))
         keep = residual <= max(1e-3 * size * allowed, (1e-9 * size) ** 2)
-        keep[problem.n - 1 :] = False  # leave Lanczos a dimension
+        keep[slack.n - 1 :] = False  # leave Lanczos a dimension
         return Q @ V[:, keep], SQ @ V[:, keep]
 
     def run(self, steps: int, enough: Callable[[Ritz], bool] | None = None) -> Ritz:
         """Lanczos on the complement of Q, from a fresh random start."""
         problem = self.slack.model.problem
-        arguments = (self.slack.scaled_mul, problem.n, problem.dtype, self.rng, steps)
+        arguments = (self.slack.scaled_mul, self.slack.n, problem.dtype, self.rng, steps)
         self.ritz = lanczos(*arguments, deflate=self.Q, vectors=self.vectors, enough=enough, stop=self.stop)
         return self.ritz
 
@@ -236,7 +281,7 @@ class Probe:
         """Deflate the converged Ritz vectors as well: what remains has a larger smallest eigenvalue, seen in fewer steps."""
         assert self.ritz is not None
         done = self.ritz.residuals <= 1e-8 * float(np.abs(self.ritz.values).max())
-        free = self.slack.model.problem.n - 1 - self.Q.shape[1]
+        free = self.slack.n - 1 - self.Q.shape[1]
         V = self.ritz.vectors[:, done[: self.ritz.vectors.shape[1]]][:, :free] if self.ritz.vectors.size else self.Q[:, :0]
         if V.shape[1]:
             Q = np.linalg.qr(np.concatenate([self.Q, V], axis=1))[0]
@@ -246,14 +291,15 @@ class Probe:
         """The vector of `eig_min`, scaled to ``v* W v = 1``."""
         assert self.ritz is not None
         if self.a < self.ritz.values[0] or not self.ritz.vectors.size:
-            return self.root * self.inside
-        return self.root * self.ritz.vectors[:, 0]
+            return self.slack.completed(self.root * self.inside)
+        return self.slack.completed(self.root * self.ritz.vectors[:, 0])
 
     def escape(self) -> np.ndarray:
         """Directions of negative curvature outside the near-kernel, n x p."""
         assert self.ritz is not None
         V = self.ritz.vectors
-        return self.root[:, None] * V[:, self.ritz.values[: V.shape[1]] < 0] if V.size else np.zeros((len(self.root), 0))
+        empty = np.zeros((len(self.slack.model.Y), 0))
+        return self.slack.completed(self.root[:, None] * V[:, self.ritz.values[: V.shape[1]] < 0]) if V.size else empty
 
 
 def _refuted(probe: Probe, final: bool) -> Certificate:
@@ -276,7 +322,7 @@ def _refuted(probe: Probe, final: bool) -> Certificate:
 
 def _lanczos_bound(probe: Probe, final: bool) -> Certificate:
     """The certificate from Lanczos alone."""
-    model, n = probe.slack.model, probe.slack.model.problem.n
+    model, n = probe.slack.model, probe.slack.n
 
     def gap(eig: float) -> float:
         return (model.cost - model.dual_value - n * eig) / max(abs(model.cost), model.cost_scale)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from . import Oblique, Problem, Result, __version__, certify, gallery, plot, solve
+from . import Oblique, Problem, Result, __version__, certify, gallery, plot, poses, solve
 from .applications import maxcut
 from .arguments import BAD_INPUT, KNOWN, METHODS, SOLVERS, is_text, parser
 from .cone import as_cone
@@ -102,7 +102,7 @@ def _read(path: str) -> Instance:
     elif ending in RUDY or re.match(rb"\s*\d+[ \t]+\d+\s*(\n|$)", head):
         from .io.rudy import read_rudy as reader
     else:
-        raise ValueError(f"{path}: unknown format {ending!r}; {KNOWN}; g2o is not available yet")
+        raise ValueError(f"{path}: unknown format {ending!r}; {KNOWN}")
     return Instance(path, *reader(path))
 
 
@@ -118,7 +118,13 @@ def _head(path: str) -> bytes:
     return head.removeprefix(b"\xef\xbb\xbf")
 
 
+def _pose_graph(path: str) -> bool:
+    return poses.is_pose_graph(path, _head(path))
+
+
 def _solve(args: argparse.Namespace) -> int:
+    if _pose_graph(args.file):
+        return EXIT.get(poses.solve(args)[0], NOT_CERTIFIED)
     given = _read(args.file)
     texts = [path for path in args.out if is_text(path)]
     if texts:
@@ -146,7 +152,7 @@ def _solve(args: argparse.Namespace) -> int:
         else:
             _write_text(path, given, result)
     if args.plot and len(result.history["nit"]):
-        plot.convergence(result, args.plot)
+        plot.convergence(result, poses.picture(args) if args.plot is True else args.plot)
     return EXIT.get(result.status.name, NOT_CERTIFIED)
 
 
@@ -198,11 +204,13 @@ def _info(args: argparse.Namespace) -> int:
         print(f"{args.file}: a result of bmsdp {saved.versions.get('bmsdp', '?')}, as minimised, n = {len(saved.Y)}")
         print("\n".join(outcome(saved, saved.options.get("rng"))))
         return 0
-    print("\n".join(info(_read(args.file))))
+    print("\n".join(poses.info(args.file) if _pose_graph(args.file) else info(_read(args.file))))
     return 0
 
 
 def _certify(args: argparse.Namespace) -> int:
+    if _pose_graph(args.file):
+        return 0 if abs(poses.certify(args)) <= args.tol else NOT_CERTIFIED
     given = _read(args.file)
     if given.is_sdp:
         return _verify_sdp(args, given)

@@ -26,6 +26,7 @@ import scipy.sparse as sp
 UNIT = 2.0**-53
 TINY = 2.0**-1000  # far above anything underflow can cost, far below anything that matters
 CORE_LIMIT = 8000  # rows of the dense core: 512 MB, 1.7e11 flops
+RESIDUAL_LIMIT = 1e8  # flops of a factorisation whose residual is formed in twice the precision: a few seconds
 SPARSE_LIMIT = 3e8  # flops of the sparse phase: a second or so
 
 
@@ -48,10 +49,10 @@ class Elimination:
         self.terms[sparse:] += np.arange(self.core) + 1 + negative
 
     @classmethod
-    def analyse(cls, S: Any, negative: int = 0) -> Elimination | None:
+    def analyse(cls, S: Any, negative: int = 0, limit: float | None = None) -> Elimination | None:
         """The analysis of the pattern of S (CSR or ndarray); None where a factorisation is not affordable.
 
-        ``negative``: so many rows at the end are to have negative pivots (sparse S only).
+        ``negative``: so many rows at the end are to have negative pivots (sparse S only).  ``limit``: flops of the sparse phase.
         """
         n = S.shape[0]
         if not sp.issparse(S):
@@ -59,7 +60,7 @@ class Elimination:
         from .kernels.elimination import minimum_degree
 
         perm, slot, work = np.empty(n, np.int64), np.empty(S.nnz, np.int64), np.zeros((13, n + 1), np.int64)
-        sparse, flops = minimum_degree(S.indptr, S.indices, SPARSE_LIMIT, perm, slot, work, negative)
+        sparse, flops = minimum_degree(S.indptr, S.indices, SPARSE_LIMIT if limit is None else limit, perm, slot, work, negative)
         if sparse < 0 or n - sparse > CORE_LIMIT:
             return None
         return cls(S.indptr, S.indices, perm, sparse, flops, negative)
@@ -138,6 +139,36 @@ class Factor:
         gamma = terms * UNIT / (1 - terms * UNIT)
         e = np.empty_like(out)
         e[tree.perm] = gamma * out * (1 + 1e-8) + TINY  # 1e-8 covers the rounding of these sums of positive numbers
+        return e
+
+    def residual_rows(self, S: Any, diagonal: np.ndarray) -> np.ndarray | None:
+        """As `error_rows`, from the residual itself, in twice the precision: what rounding did, not what it might have done.
+
+        Row sums of ``|S + diag(t) - G G^T|``, ``G = L D^{1/2}`` as stored: two to four digits less, at thirty times the cost.  For sparse
+        real S; None for others, or more than `RESIDUAL_LIMIT` flops.
+        """
+        tree = self.tree
+        c = tree.core
+        work = float((np.diff(tree.pointer).astype(float) ** 2).sum()) + c**3 / 3
+        if not sp.issparse(S) or np.iscomplexobj(self.core) or tree.negative or work > RESIDUAL_LIMIT:
+            return None
+        from .kernels.compensated import residual_rows
+
+        n, s = len(tree.perm), tree.sparse
+        root = np.sqrt(self.D)
+        i, j = np.tril_indices(c)
+        columns = np.concatenate([np.arange(s), np.repeat(np.arange(s), np.diff(tree.pointer)), s + j])
+        rows = np.concatenate([np.arange(s), self.rows, s + i])
+        values = np.concatenate([root, self.values * np.repeat(root, np.diff(tree.pointer)), self.U[j, i] if c else np.zeros(0)])
+        G = sp.csc_array((values, (rows, columns)), shape=(n, n))
+        G.sort_indices()
+        R = sp.csr_array(sp.csc_array((np.arange(G.nnz), G.indices, G.indptr), shape=(n, n)))
+        R.sort_indices()
+        out = np.empty((2, n))
+        arrays = (G.indptr, G.indices, G.data, R.indptr, R.indices, R.data)
+        residual_rows(S.indptr, S.indices, S.data, diagonal, tree.perm, tree.inverse, *arrays, out)
+        e = np.empty(n)
+        e[tree.perm] = out[0] * (1 + 1e-8) + (tree.terms.max() + 10) * 2.0**-100 * out[1] + TINY
         return e
 
     def negative_direction(self) -> np.ndarray:

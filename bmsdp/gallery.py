@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 from scipy import sparse
 
 
@@ -285,3 +286,32 @@ def orthogonal_synchronization(
     rows, cols = np.broadcast_arrays(d * i[:, None, None] + a[:, None], d * j[:, None, None] + a)
     C = _csr(q * d, rows.ravel(), cols.ravel(), blocks.ravel())
     return (C.toarray() if p == 1 else C), R.reshape(q * d, d)
+
+
+def rotation_graph(
+    n: int, d: int = 3, noise: float = 0.1, outliers: float = 0.0, rng: Any = None, p: float = 0.1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Relative rotations ``M_e = exp(N_e) R_i R_j^T`` on the path 0, 1, ..., n - 1 and other pairs with probability p.
+
+    N_e is skew-symmetric with entries N(0, noise^2), in radians; each edge off the path is an outlier, uniform in SO(d), with probability
+    ``outliers``.
+
+    Returns
+    -------
+    i, j (E,), M (E, d, d), R (n, d, d), outlier (bool, E)
+    """
+    rng = np.random.default_rng(rng)
+
+    def uniform(count: int) -> np.ndarray:
+        Q = np.linalg.qr(rng.standard_normal((count, d, d)))[0] * rng.choice([-1.0, 1.0], (count, 1, d))
+        Q[:, 0] *= np.linalg.det(Q)[:, None]
+        return Q
+
+    R, (a, b) = uniform(n), _pairs(n, p, rng)
+    off = b > a + 1
+    i, j = np.concatenate([np.arange(n - 1), a[off]]), np.concatenate([np.arange(1, n), b[off]])
+    N = np.triu(noise * rng.standard_normal((i.size, d, d)), 1)
+    M = scipy.linalg.expm(N - N.transpose(0, 2, 1)) @ R[i] @ R[j].transpose(0, 2, 1)
+    outlier = (rng.random(i.size) < outliers) & (np.arange(i.size) >= n - 1)
+    M[outlier] = uniform(int(outlier.sum()))
+    return i, j, M, R, outlier

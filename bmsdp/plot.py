@@ -154,3 +154,73 @@ def _ranks(ax: Any, result: Result, against: str) -> None:
 def _legend(ax: Any) -> None:
     handles, names = ax.get_legend_handles_labels()
     ax.legend(handles, names, fontsize=8.5, frameon=True, framealpha=0.9, edgecolor="none", labelcolor=INK, loc="best")
+
+
+def trajectory(graph: Any, poses: Any, path: str | os.PathLike[str] | None = None, *, before: Any = None, figure: Any = None) -> Any:
+    """Draw a pose graph before and after `bmsdp.applications.slam.solve`, in the plane or in space.
+
+    Parameters
+    ----------
+    graph : PoseGraph
+    poses : Poses
+    path : path-like, optional
+        File to write; its ending tells the format.
+    before : (n, d) array, optional
+        Positions to compare with; those given with the graph by default, or what measurements along a tree add up to.
+    figure : matplotlib Figure, optional
+        Where to draw; one of its own otherwise, independent of pyplot and of any screen.
+
+    Returns
+    -------
+    matplotlib Figure
+        Two panels: measurements between successive poses dark, others (loop closures) light.
+
+    Raises
+    ------
+    ImportError
+        Without matplotlib.
+    """
+    matplotlib = require()
+    name = "before"
+    if before is None and graph.poses is not None:
+        before, name = graph.poses[1], "before: as given"
+    elif before is None:
+        from .applications.slam import dead_reckoning
+
+        before, name = dead_reckoning(graph)[1], "before: dead reckoning"
+    figure = matplotlib.figure.Figure(figsize=(9.6, 4.8), dpi=150, layout="constrained") if figure is None else figure
+    after = f"after: objective {poses.objective:.6g}, gap {poses.gap:.1e} ({poses.rigor})"
+    for place, (t, title) in enumerate(((np.asarray(before, float), name), (poses.t, after)), 1):
+        ax = figure.add_subplot(1, 2, place, **({"projection": "3d"} if graph.d == 3 else {}))
+        _poses(ax, graph, t)
+        ax.set_title(title, loc="left", fontsize=10, color=INK)
+    figure.suptitle(f"{graph.n:,} poses, {graph.m:,} measurements", x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK)
+    if path is not None:
+        figure.savefig(path)
+    return figure
+
+
+def _poses(ax: Any, graph: Any, t: np.ndarray) -> None:
+    """The edges of a graph as lines, all of one scale."""
+    i, j = graph.edges.T
+    near = np.abs(i - j) == 1
+    lines = np.stack([t[i], t[j]], axis=1)
+    low, high = t.min(axis=0), t.max(axis=0)
+    if graph.d == 3:
+        from mpl_toolkits.mplot3d.art3d import Line3DCollection as Lines  # type: ignore[import-untyped]
+    else:
+        from matplotlib.collections import LineCollection as Lines
+    for which, color, width in ((~near, GRADIENT, 0.4), (near, MERIT, 0.9)):
+        if which.any():
+            ax.add_collection(Lines(lines[which], colors=color, linewidths=width, alpha=0.6 if color == GRADIENT else 1.0))
+    spans = np.maximum(high - low, 1e-3 * max(float((high - low).max()), 1e-12))
+    for axis, a, span in zip("xyz", low, spans, strict=False):
+        getattr(ax, f"set_{axis}lim")(a - 0.03 * span, a + 1.03 * span)
+    if graph.d == 3:
+        ax.set_box_aspect(np.maximum(spans, 0.15 * spans.max()))
+        ax.tick_params(labelsize=7, pad=-2)
+    else:
+        ax.set_aspect("equal")
+        ax.grid(True, color="#e6e6e6", linewidth=0.7)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(color="#9a9a9a", labelcolor=INK, labelsize=8)

@@ -213,8 +213,12 @@ class LocalModel:
     @property
     def cost_scale(self) -> float:
         """Smallest denominator of the relative gap."""
-        scale = self.problem.cost_scale
-        return scale if scale is not None else 1.5e-8 * self.problem.norm_C * self.trace
+        scale, bounded = self.problem.cost_scale, self.problem.manifold.row_trace > 0
+        if scale is not None:
+            return scale
+        # free rows have units of their own: translations may be as large as their origin is far away
+        trace = self.trace if bounded.all() or not bounded.any() else float(np.linalg.norm(self.Y[bounded]) ** 2)
+        return 1.5e-8 * self.problem.norm_C * trace
 
     @property
     def infeasibility(self) -> float:

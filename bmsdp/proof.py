@@ -210,17 +210,25 @@ class Proof:
         self.count += count
         if factor is None or not self.open.any() or payer is not None and t > 0:
             return t, error, factor
-        bump = np.where(self.open, 2 * error, 0.0)
-        for _ in range(3):  # S is definite, not only semidefinite: then its smallest eigenvalue pays
+        exact = form.residual_rows(factor, form.diagonal + t * weight)
+        raised, bump = t, np.where(self.open, 2 * (error if exact is None else exact + form.rounding), 0.0)
+        for _ in range(40):  # S is definite, not only semidefinite, on rows that no row bounds: its smallest eigenvalue there pays
             self.count += 1
-            diagonal = form.diagonal + t * weight - bump
+            diagonal = form.diagonal + raised * weight - bump
             inner = form.factor(tree, diagonal)
-            if not inner.definite:
+            if inner.definite:
+                exact = form.residual_rows(inner, diagonal)
+                e = (inner.error_rows() if exact is None else exact) + form.rounding + 4 * UNIT * (np.abs(diagonal) + bump)
+                if (e <= bump)[self.open].all():
+                    return raised, np.where(self.open, 0.0, e), inner
+                bump = np.where(self.open, np.maximum(1.25 * e, bump), 0.0)
+                continue
+            v = inner.negative_direction()
+            paid = float(np.abs(v) ** 2 @ weight)
+            if not paid > 1e-12 * float(weight.max(initial=0.0)):  # no t helps: negative on the rows that no row bounds
                 break
-            e = inner.error_rows() + form.rounding + 4 * UNIT * (np.abs(diagonal) + bump)
-            if (e <= bump)[self.open].all():
-                return t, np.where(self.open, 0.0, e), inner
-            bump = np.where(self.open, 2 * e, 0.0)
+            curvature = -form.quotient(v) + float(np.abs(v) ** 2 @ bump)
+            raised = max(1.05 * curvature / paid, 2 * raised, TINY / float(weight.max()))
         return t, error, factor
 
     def _summed(

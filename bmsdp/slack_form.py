@@ -88,10 +88,10 @@ class SlackForm:
             size, rounding = size + gram, rounding + 3 * (V.shape[1] + 3) * UNIT * gram
         return (M + M.conj().T) / 2, rounding + 4 * UNIT * size
 
-    def analyse(self) -> Elimination | Arrow | None:
-        """The analysis of the pattern; None where a factorisation is not affordable."""
+    def analyse(self, limit: float | None = None) -> Elimination | Arrow | None:
+        """The analysis of the pattern; None where a factorisation is not affordable (of a sparse S: in ``limit`` flops)."""
         if self.border is None:
-            return Elimination.analyse(self.matrix)
+            return Elimination.analyse(self.matrix, limit=limit)
         V, W = self.border
         if self.is_diagonal and not W.shape[1]:
             return Arrow(V) if V.shape[1] <= DENSE_LIMIT else None
@@ -108,6 +108,10 @@ class SlackForm:
         inner = tree.factor(self._bordered, np.concatenate([diagonal, np.ones(V.shape[1]), -np.ones(W.shape[1])]))
         size = np.abs(diagonal) + np.asarray(abs(self.matrix).sum(axis=1)).ravel()
         return BorderedFactor(inner, V, W, size * (1 + 1e-8))
+
+    def residual_rows(self, factor: Factor | BorderedFactor, diagonal: np.ndarray) -> np.ndarray | None:
+        """`Factor.residual_rows` of a factor with this diagonal; None where it has none."""
+        return factor.residual_rows(self.matrix, diagonal) if isinstance(factor, Factor) else None
 
     def quotient(self, v: np.ndarray) -> float:
         """``v* S v``."""

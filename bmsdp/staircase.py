@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .certificate import certify as prove
+from .certificate import provable
 from .curvature import ESCAPES, curvature, descent_along, escape_saddle
 from .manifolds.base import gaussian, inner
 from .minimize import Record, Solver, descend, second_order_report, versions
@@ -60,14 +61,14 @@ class _Stair:
         size = model.grad_norm / model.grad_scale if model.grad_scale > 0 else 0.0
         found = self.prove(model, final=False)
         self.curved = found.gap > self.tol and is_curved(model, found)
-        provable = model.problem.manifold.shift is not None and model.problem.opaque is None
-        if found.gap <= self.tol or not provable and size <= self.tol:
+        can = provable(model.problem)
+        if found.gap <= self.tol or not can and size <= self.tol:
             return None
         if self.curved and (not self.keep or model.grad_norm <= self.critical(model)):
             return None
         if size <= 1e-13:
             return None
-        if not provable:
+        if not can:
             return 0.1 * size
         scale = max(abs(model.cost), model.cost_scale)
         missing = (model.cost - model.dual_value - min(found.eig_min, 0.0) * model.problem.n) / scale
@@ -132,6 +133,7 @@ def staircase(
     progress: bool | None = None,
     report: Callable[[str], None] | None = None,
     second_order: tuple[float, float] | None = None,
+    look: float | None = None,
     rng: Any = None,
 ) -> Result:
     """Solve to a certified relative gap of ``tol``.
@@ -151,6 +153,8 @@ def staircase(
     second_order : (eps_g, eps_H), optional
         At a kept rank: what counts as a second-order point where the gap cannot be proved.  By default a relative gradient of
         ``min(tol, 1e-6)`` and curvature above ``-1e-6 norm_C``, as far as 256 Lanczos steps see it.
+    look : float, optional
+        Relative gradient at which the first certificate is asked for, 1e-4 or tol by default; less where the solver is faster than that.
 
     Returns
     -------
@@ -165,15 +169,15 @@ def staircase(
     stair = _Stair(tol, certify, generator, record, rank is not None, second_order)
     record.report(TABLE)
     try:
-        model, status = _climb(problem, solver, Y, stair)
+        model, status = _climb(problem, solver, Y, stair, max(FIRST_LOOK, tol) if look is None else look)
     finally:
         record.close()
     return _finish(problem, model, status, stair, solver, rank)
 
 
-def _climb(problem: Problem, solver: Solver, Y: np.ndarray, stair: _Stair) -> tuple[LocalModel, Status]:
+def _climb(problem: Problem, solver: Solver, Y: np.ndarray, stair: _Stair, look: float) -> tuple[LocalModel, Status]:
     """Descend, certify, escape, until the gap is proved, no stair is left, or a limit is reached."""
-    look = max(FIRST_LOOK, stair.tol) if stair.rigor is not None else stair.tol
+    look = look if stair.rigor is not None else stair.tol
     while True:
         model, status = descend(problem, solver, Y, look, stair.record, stair.check)
         full = Y.shape[1] >= problem.n and free_columns(model.Y) == 0

@@ -291,8 +291,8 @@ def test_a_folder_is_no_file(run, tmp_path):
 
 
 def test_formats_of_later_parts(run, tmp_path):
-    path = write(tmp_path / "x.g2o", "VERTEX_SE2 0 0 0 0\n")
-    assert refused(run("solve", path), "g2o is not available yet", "rudy", "Matrix Market", "SDPA", "SeDuMi")
+    path = write(tmp_path / "x.xyz", "VERTEX 0 0 0 0\n")
+    assert refused(run("solve", path), "unknown format '.xyz'", "rudy", "Matrix Market", "SDPA", "SeDuMi", "g2o")
 
 
 def test_unknown_formats_list_the_known_ones(run, tmp_path):

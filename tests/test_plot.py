@@ -105,3 +105,20 @@ def test_without_matplotlib_one_line_says_what_to_install(graph, tmp_path, monke
     assert cli.main(["solve", graph, "--plot", str(tmp_path / "p.png")]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and 'pip install "bmsdp[plot]"' in err
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_trajectories(tmp_path, dimension):
+    """Two panels, before and after, of one line a measurement."""
+    from bmsdp.applications import slam
+
+    graph = slam.manhattan(40, 0.9, rng=0) if dimension == 2 else slam.sphere(4, 5, rng=0)
+    found = slam.solve(graph, rng=0)
+    figure = plot.trajectory(graph, found, tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 5000
+    one, two = figure.axes
+    assert sum(len(lines.get_segments() if dimension == 2 else lines._segments3d) for lines in two.collections) == graph.m
+    assert one.get_title(loc="left") == "before: as given" and two.get_title(loc="left").startswith("after: objective")
+    bare = dataclasses.replace(graph, poses=None)
+    assert plot.trajectory(bare, found).axes[0].get_title(loc="left") == "before: dead reckoning"
+    assert plot.trajectory(bare, found, before=found.t).axes[0].get_title(loc="left") == "before"

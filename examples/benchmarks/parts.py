@@ -17,6 +17,7 @@ from typing import Any
 import general
 import instances
 import phase
+import poses
 import proofs
 import rivals
 from instances import Instance
@@ -201,6 +202,11 @@ def sdplib(settings: Settings) -> Iterator[Row]:
     yield from general.rows(settings, Row)
 
 
+def slam(settings: Settings) -> Iterator[Row]:
+    """Pose graphs, from the file to certified poses; n counts poses; times of SE-Sync are from another machine."""
+    yield from poses.rows(settings, Row, TOL)
+
+
 def _child(command: list[str], extra: dict[str, str], timeout: float | None = None) -> dict[str, Any]:
     """Run a script of this folder; it prints one line of JSON."""
     import time
@@ -216,5 +222,5 @@ def _child(command: list[str], extra: dict[str, str], timeout: float | None = No
 
 PARTS = {
     "gset": gset, "gallery": gallery, "million": million, "start": start, "verified": verification, "phase": phase_retrieval,
-    "sdplib": sdplib,
+    "sdplib": sdplib, "slam": slam,
 }  # fmt: skip
