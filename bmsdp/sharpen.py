@@ -62,7 +62,7 @@ def correction(model: LocalModel, V: np.ndarray, SV: np.ndarray) -> np.ndarray |
     """The smallest delta with ``V* A*(delta) V = V* S V``, (m,); None where there is none."""
     manifold, r = model.problem.manifold, V.shape[1]
     column = [np.ascontiguousarray(V[:, [a]]) for a in range(r)]
-    units = [(1.0, a, b) for a in range(r) for b in range(a, r)]
+    units: list[tuple[complex, int, int]] = [(1.0, a, b) for a in range(r) for b in range(a, r)]
     if V.dtype.kind == "c":
         units += [(1j, a, b) for a in range(r) for b in range(a + 1, r)]
     if len(units) > manifold.m:
