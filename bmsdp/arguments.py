@@ -12,7 +12,7 @@ from . import __version__, plot, solvers
 
 SOLVERS = {
     "default": solvers.Default, "mixing": solvers.Mixing, "lbfgs": solvers.LBFGS, "trust-region": solvers.TrustRegion,
-    "gradient-descent": solvers.GradientDescent,
+    "multisecant": solvers.Multisecant, "gradient-descent": solvers.GradientDescent,
 }  # fmt: skip
 METHODS = {name.replace("_", "-"): name for name in ("auto", "manifold", "augmented_lagrangian", "interior_point")}
 BAD_INPUT = 2  # exit code

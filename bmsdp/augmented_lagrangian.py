@@ -28,7 +28,7 @@ from .penalty import Penalty
 from .problem import LocalModel, Problem
 from .refine import refine
 from .result import Data, Result, Status
-from .solvers import LBFGS, Default
+from .solvers import LBFGS, Default, Multisecant
 from .staircase import TABLE, escape, free_columns, start_rank
 from .theory.rank import barvinok_pataki
 
@@ -57,13 +57,15 @@ def _steps(run: Run, Y: np.ndarray) -> Iterator[tuple[LocalModel, dict[str, Any]
 
     model, info = next(generator)
     while True:
-        yield model, info | {"products": spent + info["products"]}, change
+        own = info["products"]
+        info["products"] += spent
+        yield model, info, change
         if not changed:
             model, info = next(generator)
-        elif isinstance(run.solver, LBFGS):
+        elif isinstance(run.solver, (LBFGS, Multisecant)):
             model, info = generator.send(run.merit())
         else:
-            spent += info["products"]
+            spent += own
             generator = run.solver.iterates(run.merit(), model.Y)
             model, info = next(generator)
         changed = False

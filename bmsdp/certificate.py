@@ -23,6 +23,7 @@ from .lanczos import LOOKS, Ritz, lanczos, relative_error, start_rng
 from .problem import LocalModel, Problem
 from .result import Certificate
 from .schur import SchurOperator
+from .sharpen import sharpened
 from .verified import NO_MATRIX, TOO_DENSE, SlackForm, cost_above, sum_down
 
 FAILURE = 1e-6  # default failure probability of a probabilistic bound
@@ -168,7 +169,7 @@ def certify(
             found = _factored(slack, t, probe)
             if found is not None:
                 return found
-        return _refuted(probe, final)
+        return _sharpened(slack, probe) or _refuted(probe, final)
     return _lanczos_bound(probe, final)
 
 
@@ -177,6 +178,16 @@ def _slack(model: LocalModel) -> Slack:
 
     problem = model.problem
     return FreeSlack(model) if problem.manifold.shift is None or isinstance(problem.C, SchurOperator) else Slack(model)
+
+
+def _sharpened(slack: Slack, probe: Probe) -> Certificate | None:
+    """The certificate from better multipliers than the point's own, where they are likely to prove ``tol``."""
+    model = slack.model
+    if type(slack) is not Slack:  # free rows have no weight
+        return None
+    other = sharpened(model, slack.weight) if model.cost - model.dual_value <= probe.tol * abs(model.cost) else None
+    t = 0.0 if other is None else (0.9 * probe.tol * max(abs(model.cost), model.cost_scale) - (model.cost - other.dual_value)) / model.problem.n
+    return _factored(Slack(other), t, probe) if other is not None and t > 0 else None
 
 
 def _factored(slack: Slack, t: float, probe: Probe) -> Certificate | None:
@@ -357,6 +368,7 @@ def _certificate(
     return Certificate(
         bound=bound, gap=gap, gap_abs=gap_abs, eig_min=eig, eig_min_lower=lower, vector=vector, rigor=rigor, gap_rigor=known,
         failure_probability=failure, dual=dual, escape=escape if escape is not None else np.zeros((len(vector), 0)),
+        mu=model.mu,
     )  # fmt: skip
 
 

@@ -108,7 +108,9 @@ def _switched(n: int, edges: np.ndarray, rng: np.random.Generator, rounds: int =
 
 
 def toroidal_grid(rows: int, cols: int, rng: Any = None, weights: str = "pm1") -> sparse.csr_array:
-    """Square grid on a torus, vertex (r, c) being r cols + c; weights "pm1" (random signs), "gaussian" or "unit".
+    """Square grid on a torus, vertex (r, c) being r cols + c.
+
+    Weights: "pm1" (random signs), "gaussian", "lognormal" (random signs, logarithms of the sizes N(0, 1.5^2)) or "unit".
 
     The signed tori of the G-set (G11, G32, G67) have degenerate optima: rank deficient in Y, Hessian singular. With
     unit weights and even sides the graph is bipartite, and the maximum cut is 2 rows cols.
@@ -119,7 +121,10 @@ def toroidal_grid(rows: int, cols: int, rng: Any = None, weights: str = "pm1") -
     v = np.arange(rows * cols).reshape(rows, cols)
     i = np.concatenate([v, v]).ravel()
     j = np.concatenate([np.roll(v, -1, axis=1), np.roll(v, -1, axis=0)]).ravel()
-    draw = {"pm1": lambda m: rng.choice([-1.0, 1.0], m), "gaussian": rng.standard_normal, "unit": np.ones}
+    draw = {
+        "pm1": lambda m: rng.choice([-1.0, 1.0], m), "gaussian": rng.standard_normal, "unit": np.ones,
+        "lognormal": lambda m: rng.lognormal(0, 1.5, m) * rng.choice([-1.0, 1.0], m),
+    }  # fmt: skip
     if weights not in draw:
         raise ValueError(f"weights = {weights!r}; take one of {', '.join(draw)}")
     return _csr(v.size, i, j, draw[weights](i.size))

@@ -26,7 +26,9 @@ class Solver(Protocol):
         """Yield ``(model, info)`` for ever.
 
         A model owns its Y until the next ``next()``.  ``info`` holds "products" (so far) and, where they are free,
-        "merit", "grad_norm" (an estimate), "inner" (True between iterations) and "stalled" (True at a standstill).
+        "merit", "grad_norm" (an estimate), "inner" (True between iterations), "stalled" (True at a standstill) and "solver" (which of
+        several runs, and why).
+        The caller may write "target" into it, the gradient norm that is wanted: nothing needs to be solved beyond.
         """
         ...
 
@@ -50,6 +52,7 @@ class Record:
         self.start = time.perf_counter()
         self.reserve = 0.0  # part of max_time kept for the last certificate
         self.nit = self.products = 0
+        self.solver: str | None = None
         self.rows: list[tuple[float, ...]] = []
         self.bar: Any = None
         if progress or (progress is None and sys.stderr.isatty()):
@@ -72,6 +75,9 @@ class Record:
         """Note one iterate; returns the limit that it reached, if any."""
         self.products = products
         self.nit += not info.get("inner", False)
+        if info.get("solver") != self.solver:
+            self.solver = info.get("solver")
+            self.report(f"      {self.solver}")
         merit = info["merit"] if "merit" in info else model.merit
         grad_norm = info["grad_norm"] if "grad_norm" in info else model.grad_norm
         self.rows.append((self.nit, self.elapsed, products, model.Y.shape[1], merit, grad_norm, gap))
@@ -122,9 +128,10 @@ def descend(
             limit = record.add(model, info, before + info.get("products", 0))
             if limit is not None:
                 return model.copy(), limit
+            info["target"] = small = tol * model.grad_scale if eps_g is None else eps_g
             if info.get("inner", False):
                 continue
-            stalled, small = info.get("stalled", False), tol * model.grad_scale if eps_g is None else eps_g
+            stalled = info.get("stalled", False)
             free = info.get("grad_norm")
             if (free is None or free <= small or stalled) and (model.grad_norm <= small or stalled):
                 tighter = check(model) if check is not None else None
@@ -134,6 +141,7 @@ def descend(
                 if stalled:
                     return model.copy(), Status.STALLED
                 tol = tighter
+                info["target"] = tol * model.grad_scale
     except KeyboardInterrupt:
         return problem.at((model.Y if model is not None else Y).copy()), Status.INTERRUPTED
     raise RuntimeError(f"{type(solver).__name__}.iterates ended; a solver has to yield for ever")

@@ -111,6 +111,11 @@ class Problem:
         """The name of a term that does not act on X, with which there is neither slack nor bound; None without such a term."""
         return next((type(term).__name__ for term in self.terms if type(term).slack_mul is Term.slack_mul), None)
 
+    @property
+    def is_fused(self) -> bool:
+        """Whether products with C and the calculus on spheres go in one pass over a sparse C."""
+        return isinstance(self.C, SparseOperator) and type(self.manifold) is Oblique and not self.terms
+
     @cached_property
     def norm_C(self) -> float:
         """About ``|C|_2``, a power of two."""
@@ -160,6 +165,8 @@ class LocalModel:
     def _first_order(self) -> tuple[float, np.ndarray, np.ndarray, Any]:
         """(cost, mu, grad, factor) from one product with C."""
         problem, Y = self.problem, self.Y
+        if problem.is_fused and problem.C.threads == 1 and Y.dtype == problem.dtype:
+            return _fused_grad(problem.C, problem.manifold.b, Y)
         G = problem.C.mul(Y)
         cost = inner(G, Y)
         for term, known in zip(problem.terms, self._known, strict=True):
@@ -226,20 +233,22 @@ class LocalModel:
         kept = [(term, known) for term, known in zip(self.problem.terms, self._known, strict=True) if hasattr(term, "infeasibility")]
         return max((term.infeasibility(self.Y, *known) for term, known in kept), default=0.0)
 
-    def hess(self, U: np.ndarray) -> np.ndarray:
-        """``Hess f(Y)[U] = 2 Proj(S U)`` for tangent U; one product with C."""
+    def hess(self, U: np.ndarray, CU: np.ndarray | None = None) -> np.ndarray:
+        """``Hess f(Y)[U] = 2 Proj(S U)`` for tangent U; one product with C, none where ``CU = C U`` is given."""
         problem, manifold = self.problem, self.problem.manifold
-        fused = isinstance(problem.C, SparseOperator) and type(manifold) is Oblique and not problem.terms
-        if fused and U.dtype == problem.dtype:
+        if problem.is_fused and U.dtype == problem.dtype and CU is None:
             return _fused_hess(problem.C, manifold.b, self.mu, self.Y, U)
-        H = self.slack_mul(U, derivative=True)
+        H = self.slack_mul(U, CU, derivative=True)
         H -= manifold.adjoint_mul(manifold.multipliers(self.Y, H, self.factor), self.Y)
         H *= 2
         return H
 
-    def slack_mul(self, V: np.ndarray, *, derivative: bool = False) -> np.ndarray:
-        """``S V`` with ``S = C - A*(mu)`` and the terms' part (``derivative=True``: their half Hessian instead)."""
-        out = self.problem.C.mul(V)
+    def slack_mul(self, V: np.ndarray, CV: np.ndarray | None = None, *, derivative: bool = False) -> np.ndarray:
+        """``S V`` with ``S = C - A*(mu)`` and the terms' part (``derivative=True``: their half Hessian instead).
+
+        ``CV = C V``, where it is known, saves the product.
+        """
+        out = self.problem.C.mul(V) if CV is None else CV.copy()
         out -= self.problem.manifold.adjoint_mul(self.mu, V)
         for term, known in zip(self.problem.terms, self._known, strict=True):
             out += term.half_hess(self.Y, V, *known) if derivative else term.slack_mul(self.Y, V, *known)
@@ -258,9 +267,24 @@ class LocalModel:
         terms = sum(term.dual_value(self.Y, *known) for term, known in zip(self.problem.terms, self._known, strict=True))
         return float(self.problem.manifold.b @ self.mu) + terms
 
+    def with_multipliers(self, mu: np.ndarray) -> LocalModel:
+        """The model with other multipliers in its slack; cost and gradient stay those of Y."""
+        out = LocalModel(self.problem, self.Y)
+        out.__dict__ |= self.__dict__
+        cost, _, grad, factor = self._first_order
+        out.__dict__["_first_order"] = cost, mu, grad, factor
+        return out
+
     def copy(self) -> LocalModel:
         """The same model on a Y of its own."""
         return LocalModel(self.problem, self.Y.copy())
+
+
+def _fused_grad(C: SparseOperator, b: np.ndarray, Y: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, None]:
+    from .kernels import spmm
+
+    mu, grad = np.empty(len(Y)), np.empty_like(Y)
+    return spmm.oblique_grad(C.C.indptr, C.C.indices, C.C.data, b, Y, mu, grad), mu, grad, None
 
 
 def _fused_hess(C: SparseOperator, b: np.ndarray, mu: np.ndarray, Y: np.ndarray, U: np.ndarray) -> np.ndarray:

@@ -44,7 +44,7 @@ class Certificate:
     gap, gap_abs : float
         ``(cost - bound) / max(|cost|, |bound|, cost_scale)`` and ``cost - bound``.
     eig_min : float
-        Rayleigh quotient ``v* S v / v* W v`` at ``vector``, ``W = diag(1 / row_trace)`` (identity for a unit diagonal).
+        Rayleigh quotient ``v* S v / v* W v`` at ``vector``, ``S = C - A*(mu)``, ``W = diag(1 / row_trace)`` (identity for a unit diagonal).
     eig_min_lower : float
         The lower bound on the smallest eigenvalue of (S, W) that ``bound`` uses.
     vector : ndarray, (n,)
@@ -58,6 +58,8 @@ class Certificate:
         Multipliers that attain `bound`: ``<b, dual> = bound`` and ``C - A*(dual)`` is positive semidefinite.
     dual_geq : ndarray, (m_geq,)
         The same for inequalities.
+    mu : ndarray
+        The multipliers that were judged, before any shift: the point's own, or sharper ones; in the rows of the manifold.
     """
 
     bound: float
@@ -72,6 +74,7 @@ class Certificate:
     dual: np.ndarray = field(repr=False)
     escape: np.ndarray = field(repr=False, default_factory=lambda: np.zeros((0, 0)))
     dual_geq: np.ndarray = field(repr=False, default_factory=lambda: np.zeros(0))
+    mu: np.ndarray = field(repr=False, default_factory=lambda: np.zeros(0))
 
 
 class Data(NamedTuple):
@@ -220,7 +223,7 @@ class Result:
         if self.certificate is not None:
             figures = ("bound", "gap", "gap_abs", "eig_min", "eig_min_lower", "rigor", "gap_rigor", "failure_probability")
             plain["certificate"] = {k: getattr(self.certificate, k) for k in figures}
-            arrays |= {f"certificate_{k}": getattr(self.certificate, k) for k in ("vector", "dual", "dual_geq")}
+            arrays |= {f"certificate_{k}": getattr(self.certificate, k) for k in ("vector", "dual", "dual_geq", "mu")}
         plain |= {"format": FORMAT, "status": self.status.name}
         with open(path, "wb") as file:  # a file object keeps NumPy from appending ".npz" to the caller's name
             meta = json.dumps(plain, default=lambda v: v.item() if hasattr(v, "item") else str(v))

@@ -17,6 +17,7 @@ from .curvature import ESCAPES, curvature, descent_along, escape_saddle
 from .manifolds.base import gaussian, inner
 from .minimize import Record, Solver, descend, second_order_report, versions
 from .problem import NO_SLACK, LocalModel, Problem
+from .rank_reduction import shrunk
 from .result import Certificate, Data, Result, Status
 from .solvers import Default
 from .theory.rank import barvinok_pataki
@@ -52,6 +53,8 @@ class _Stair:
         self.best: Certificate | None = None  # the highest bound met: a bound holds whatever point it came from
         self.guesses = 0
         self.curved = False
+        self.lower: np.ndarray | None = None  # a start of fewer columns, from where to go on
+        self.may_drop, self.dropped = not keep, False
         self.stages: list[dict[str, Any]] = []
 
     def check(self, model: LocalModel) -> float | None:
@@ -68,6 +71,9 @@ class _Stair:
             return None
         if size <= 1e-13:
             return None
+        self.lower = self.drop(model, found) if self.may_drop and not self.curved else None
+        if self.lower is not None:
+            return None
         if not can:
             return 0.1 * size
         scale = max(abs(model.cost), model.cost_scale)
@@ -75,7 +81,21 @@ class _Stair:
         if missing <= 0.1 * self.tol and size <= 0.01 * self.tol:
             return None  # the point is good: what lacks is resolution of the eigenvalue bound, which descent cannot mend
         missing = found.gap if np.isfinite(found.gap) else missing
-        return size * float(np.clip(np.sqrt(self.tol / max(missing, self.tol)), 0.1, 0.7))
+        return size * float(np.clip(np.sqrt(self.tol / max(missing, self.tol)), 0.35, 0.7))
+
+    def drop(self, model: LocalModel, found: Certificate) -> np.ndarray | None:
+        """The point at the numerical rank, where that is clear and a quarter of the columns is enough; zero columns fill up vectors.
+
+        Below that saving it does not pay: fewer columns cost their solver its history.
+        """
+        k = model.Y.shape[1]
+        lower = shrunk(model, model.cost - model.dual_value - min(found.eig_min, 0.0) * model.problem.n)
+        rank = lower.Y.shape[1] if lower is not None else k
+        width = rank if rank <= 2 else -(-rank // 4) * 4 if rank <= 8 else _padded(rank)
+        if lower is None or 4 * width > k:
+            return None
+        self.record.report(f"{k:5d} columns have numerical rank {rank}: going on with {width}")
+        return np.pad(lower.Y, ((0, 0), (0, width - rank)))
 
     def critical(self, model: LocalModel) -> float:
         """The gradient norm that counts as zero at a kept rank."""
@@ -180,6 +200,10 @@ def _climb(problem: Problem, solver: Solver, Y: np.ndarray, stair: _Stair, look:
     look = look if stair.rigor is not None else stair.tol
     while True:
         model, status = descend(problem, solver, Y, look, stair.record, stair.check)
+        if stair.lower is not None and status in (Status.LOCALLY_OPTIMAL, Status.STALLED):
+            stair.dropped = True
+            Y, stair.lower, look = stair.lower, None, 0.5 * model.grad_norm / model.grad_scale
+            continue
         full = Y.shape[1] >= problem.n and free_columns(model.Y) == 0
         if status not in (Status.LOCALLY_OPTIMAL, Status.STALLED) or not stair.curved or full and not stair.keep:
             break
@@ -190,6 +214,7 @@ def _climb(problem: Problem, solver: Solver, Y: np.ndarray, stair: _Stair, look:
                 break
             Y, look = lower, stair.critical(model) / model.grad_scale
             continue
+        stair.may_drop = stair.may_drop and not stair.dropped  # up again once, then no further down
         Y = escape(model, stair.certificate, stair.rng)
         look = min(look, max(0.3 * model.grad_norm / model.grad_scale, 1e-13))
     limited = status in (Status.MAX_TIME, Status.MAX_ITER, Status.INTERRUPTED)

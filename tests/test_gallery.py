@@ -11,6 +11,7 @@ GRAPHS = {
     "random_regular": lambda rng: gallery.random_regular(60, 5, rng),
     "torus_pm1": lambda rng: gallery.toroidal_grid(6, 9, rng),
     "torus_gaussian": lambda rng: gallery.toroidal_grid(6, 9, rng, weights="gaussian"),
+    "torus_lognormal": lambda rng: gallery.toroidal_grid(6, 9, rng, weights="lognormal"),
     "planted_partition": lambda rng: gallery.planted_partition(60, 4, 0.4, 0.05, rng),
     "hubs": lambda rng: gallery.hubs(200, rng),
     "wide_weights": lambda rng: gallery.wide_weights(60, 0.1, 6, rng),
@@ -119,6 +120,8 @@ def test_torus():
     x = (-1.0) ** np.add.outer(np.arange(4), np.arange(6)).ravel()
     assert np.array_equal(W @ x, -4 * x)
     assert set(gallery.toroidal_grid(5, 5, 0).data) == {-1.0, 1.0}
+    w = gallery.toroidal_grid(60, 60, 0, weights="lognormal").data
+    assert abs(np.mean(np.sign(w))) < 0.05 and abs(np.mean(np.log(np.abs(w)))) < 0.1 and abs(np.std(np.log(np.abs(w))) - 1.5) < 0.05
 
 
 def test_planted_partition_densities():

@@ -568,7 +568,8 @@ def test_verbose(capsys, caplog):
     result = bmsdp.solve(C, rng=0, verbose=1)
     lines = capsys.readouterr().out.splitlines()
     assert "n = 12, m = 12, real symmetric dense C, manifold Oblique" in lines[0] and lines[1].split()[0] == "rank"
-    assert "CERTIFIED" in lines[-1] and len(lines) == 3 + len(result.options["stages"])
+    assert "CERTIFIED" in lines[-1] and len(lines) == 4 + len(result.options["stages"])
+    assert "mixing: rows have a cheap step" in lines[2]
     assert bmsdp.solve(C, rng=0).success and capsys.readouterr().out == ""
     with caplog.at_level(logging.INFO, logger="bmsdp"):
         bmsdp.solve(C, rng=0)

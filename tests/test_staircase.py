@@ -195,7 +195,8 @@ def test_stages_and_history(rng):
     lines = []
     problem = Problem(C, Oblique(np.ones(42)))
     result = staircase(problem, tol=1e-6, rng=0, report=lines.append)
-    assert lines[0].split()[:3] == ["rank", "products", "seconds"] and len(lines) == 1 + len(result.options["stages"])
+    assert lines[0].split()[:3] == ["rank", "products", "seconds"] and len(lines) == 2 + len(result.options["stages"])
+    assert lines[1].strip() == "mixing: rows have a cheap step"
     stage = result.options["stages"][-1]
     assert stage["gap"] == result.gap and stage["bound"] == result.bound and stage["cost"] == result.cost
     assert {"rank", "products", "time", "eig_min", "rigor"} <= stage.keys()

@@ -16,50 +16,74 @@ from ._jit import FAST, ORDERED, jit
 
 @jit(fastmath=FAST, inline="always")
 def _relax(g, y, r, omega):
-    """One row step in place; returns (decrease of the cost, 4 |Proj g|^2, the row's squared gradient norm)."""
-    k = len(y)
+    """One row step in place; returns (decrease of the cost, 4 |Proj g|^2, the row's squared gradient norm).
+
+    The step starts from ``y / |y|``, not ``y / r``: rounding must not drift off the sphere over 10^5 sweeps.
+    """
     gg = 0.0
     gy = 0.0
-    for c in range(k):
+    yy = 0.0
+    for c in range(len(y)):
         gg += g[c].real * g[c].real + g[c].imag * g[c].imag
         gy += g[c].real * y[c].real + g[c].imag * y[c].imag
+        yy += y[c].real * y[c].real + y[c].imag * y[c].imag
     if not gg > 0.0:  # isolated vertex: any row is optimal, keep this one
         return 0.0, 0.0
     norm = math.sqrt(gg)
-    q = -gy / (norm * r)
+    per_g = 1.0 / norm
+    per_y = 1.0 / math.sqrt(yy)
+    q = -gy * per_g * per_y
     a = 1.0 - omega
     length = math.sqrt(a * a + omega * omega + 2 * a * omega * q)
     if not length > 1e-8:  # omega = 1/2 at an antipode: the sum vanishes, keep the row
         return 0.0, 0.0
-    on_y = a / length
-    on_g = -omega * r / (length * norm)
+    per_length = 1.0 / length
+    on_y = a * r * per_y * per_length
+    on_g = -omega * r * per_g * per_length
+    qy = q * per_y
     sine2 = 0.0  # |c - q a|^2 = 1 - q^2 without its cancellation
-    yy = 0.0
-    for c in range(k):
-        d = g[c] / norm + q / r * y[c]
+    for c in range(len(y)):
+        gc = g[c]
+        yc = y[c]
+        d = per_g * gc + qy * yc
         sine2 += d.real * d.real + d.imag * d.imag
-        y[c] = on_y * y[c] + on_g * g[c]
-        yy += y[c].real * y[c].real + y[c].imag * y[c].imag
-    fix = r / math.sqrt(yy)  # rounding must not drift off the sphere over 10^5 sweeps
-    for c in range(k):
-        y[c] *= fix
+        y[c] = on_y * yc + on_g * gc
     # q_new - q = (omega (1 - q) - q (length - (1 - omega) - omega)) / length, written without cancellation at q -> 1
     one_minus_q = sine2 / (1.0 + q) if q > 0.0 else 1.0 - q
-    gain = (omega * one_minus_q + q * 2.0 * omega * (1.0 - omega) * one_minus_q / (1.0 + length)) / length
+    gain = omega * one_minus_q * (1.0 + q * 2.0 * (1.0 - omega) / (1.0 + length)) * per_length
     return 2.0 * r * norm * gain, 4.0 * gg * sine2
 
 
 @jit(fastmath=FAST, inline="always")
 def _gather(indptr, indices, data, Y, i, g):
-    """g <- sum_{j != i} C_ij y_j."""
-    for c in range(Y.shape[1]):
-        g[c] = 0
-    for p in range(indptr[i], indptr[i + 1]):
+    """g <- sum_{j != i} C_ij y_j, four rows of Y at a time: g is read and written once for all of them."""
+    p = indptr[i]
+    last = indptr[i + 1]
+    if p + 4 > last:
+        for c in range(Y.shape[1]):
+            g[c] = 0
+    fresh = True
+    while p + 4 <= last:
+        j0, j1, j2, j3 = indices[p], indices[p + 1], indices[p + 2], indices[p + 3]
+        w0 = data[p] if j0 != i else 0 * data[p]
+        w1 = data[p + 1] if j1 != i else 0 * data[p]
+        w2 = data[p + 2] if j2 != i else 0 * data[p]
+        w3 = data[p + 3] if j3 != i else 0 * data[p]
+        if fresh:
+            for c in range(Y.shape[1]):
+                g[c] = w0 * Y[j0, c] + w1 * Y[j1, c] + w2 * Y[j2, c] + w3 * Y[j3, c]
+        else:
+            for c in range(Y.shape[1]):
+                g[c] += w0 * Y[j0, c] + w1 * Y[j1, c] + w2 * Y[j2, c] + w3 * Y[j3, c]
+        fresh = False
+        p += 4
+    while p < last:
         j = indices[p]
         if j != i:
             w = data[p]
             for c in range(Y.shape[1]):
                 g[c] += w * Y[j, c]
+        p += 1
 
 
 @jit(fastmath=FAST)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..manifolds import StiefelProduct
 from ..problem import LocalModel, Problem
 from .lbfgs import LBFGS
 from .mixing import Mixing
@@ -18,9 +19,9 @@ from .trust_region import TrustRegion
 class Default:
     """Over-relaxed mixing until its rate says otherwise, then L-BFGS, then trust regions; no mixing without cheap rows.
 
-    Rule: over ``window`` sweeps the gradient must have halved, with the window doubled every time; else `polish` takes over
-    where mixing stands, and `last` where that stalls.  L-BFGS before Newton-CG, because the Hessian is singular wherever
-    rank Y < k.
+    Rules: mixing runs on `Oblique` rows and on identity blocks under a sparse C, without terms.  Over ``window`` sweeps its gradient must
+    have halved, with the window doubled every time; else `polish` takes over where mixing stands, and `last` where that stalls.
+    L-BFGS before Newton-CG, because the Hessian is singular wherever rank Y < k.
     """
 
     mixing: Mixing = Mixing()
@@ -29,25 +30,35 @@ class Default:
     window: int = 2000
 
     def iterates(self, problem: Problem, Y: np.ndarray) -> Iterator[tuple[LocalModel, dict[str, Any]]]:
-        products = 0
-        if self.mixing.applies(problem):
-            mark, reference = self.window, np.inf
+        """As for all solvers; ``info["solver"]`` says which one runs, and why."""
+        spent, why = 0, "rows have no cheap step here"
+        if self.mixing.applies(problem) and not _dense_blocks(problem):
+            mark, reference, why = self.window, np.inf, ""
             for model, info in self.mixing.iterates(problem, Y):
-                products, Y = info["products"], model.Y
-                stalled = info.pop("stalled", False)
+                spent, Y = info["products"], model.Y
+                if info.pop("stalled", False):
+                    why = "mixing is at a standstill"
+                elif spent >= mark:
+                    if model.grad_norm > 0.5 * reference:
+                        why = f"mixing did not halve the gradient over the last {mark // 2} sweeps"
+                    mark, reference = 2 * mark, model.grad_norm
+                info["solver"] = "mixing: rows have a cheap step"
+                yield model, info
+                if why:
+                    break
+        for solver, name in ((self.polish, "L-BFGS"), (self.last, "trust regions")):
+            before = spent
+            for model, info in solver.iterates(problem, Y):
+                info["products"] += before
+                info["solver"] = f"{name}: {why}"
+                spent, Y = info["products"], model.Y
+                stalled = solver is self.polish and info.pop("stalled", False)
                 yield model, info
                 if stalled:
                     break
-                if products >= mark:
-                    if model.grad_norm > 0.5 * reference:
-                        break
-                    mark, reference = 2 * mark, model.grad_norm
-        spent = products
-        for model, info in self.polish.iterates(problem, Y):
-            products, Y = spent + info["products"], model.Y
-            stalled = info.pop("stalled", False)
-            yield model, info | {"products": products}
-            if stalled:
-                break
-        for model, info in self.last.iterates(problem, Y):
-            yield model, info | {"products": products + info["products"]}
+            why = f"{name} is at a standstill"
+
+
+def _dense_blocks(problem: Problem) -> bool:
+    """Identity blocks under a dense C: mixing's Gauss-Seidel steps of single blocks are slower than products by BLAS there."""
+    return isinstance(problem.manifold, StiefelProduct) and problem.manifold.d > 1 and isinstance(problem.C.matrix(), np.ndarray)

@@ -14,12 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import families
 import general
 import instances
 import phase
 import poses
 import proofs
 import rivals
+import secants
 from instances import Instance
 from rivals import Run, Watch
 
@@ -220,7 +222,17 @@ def _child(command: list[str], extra: dict[str, str], timeout: float | None = No
     return json.loads(done.stdout.splitlines()[-1]) | {"process": time.perf_counter() - begin}
 
 
+def preconditioners(settings: Settings) -> Iterator[Row]:
+    """Trust regions with and without preconditioners to a gradient norm of 1e-6, n = 800; the gap is that norm."""
+    yield from secants.rows(settings, Row)
+
+
+def solvers(settings: Settings) -> Iterator[Row]:
+    """Our solvers beside each other to a relative gradient of 1e-8, with and without cheap rows; the gap is that gradient."""
+    yield from families.rows(settings, Row)
+
+
 PARTS = {
     "gset": gset, "gallery": gallery, "million": million, "start": start, "verified": verification, "phase": phase_retrieval,
-    "sdplib": sdplib, "slam": slam,
+    "sdplib": sdplib, "secants": preconditioners, "solvers": solvers, "slam": slam,
 }  # fmt: skip

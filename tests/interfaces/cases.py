@@ -198,6 +198,11 @@ def plain_complex(rng):
     return Case(cp.Problem(cp.Minimize(cp.real(cp.trace(C @ X))), rows), "primal", [X], rows[2:])
 
 
+def is_multiplier(constraint, dual):
+    """Whether CVXPY's own dual is one: of the many in the real form of a Hermitian cone it may read off one that is not Hermitian."""
+    return not isinstance(constraint, cp.constraints.PSD) or np.allclose(dual, np.conj(dual).T, atol=1e-3)
+
+
 CASES = [
     maxcut, trace, theta, theta_prime, correlation, discrimination, phases, inequalities, two_blocks, linear, free, shifted, schur,
     eigenvalue, eigenvalue_bounded, hermitian_inequality, lyapunov, plain, undeclared, plain_complex,

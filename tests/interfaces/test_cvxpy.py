@@ -43,6 +43,8 @@ def test_values_and_multipliers_are_those_of_clarabel(make):
         for constraint, expected in zip(case.duals, duals, strict=True):
             if cases.halved(constraint) and result.options["cvxpy"].get("compiled") == "":
                 expected = 2 * expected
+            if not cases.is_multiplier(constraint, expected):
+                continue
             assert np.shape(constraint.dual_value) == np.shape(expected)
             np.testing.assert_allclose(constraint.dual_value, expected, atol=1e-2, err_msg=f"{way}: {constraint}")
 

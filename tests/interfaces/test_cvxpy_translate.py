@@ -46,6 +46,8 @@ def test_values_and_multipliers_are_those_of_clarabel(make, by_clarabel):
             np.testing.assert_allclose(x.value, expected, atol=1e-4, err_msg=f"{way}: {x}")
         for constraint, expected in zip(case.duals, duals, strict=True):
             assert np.shape(constraint.dual_value) == np.shape(expected)
+            if not cases.is_multiplier(constraint, expected):
+                continue
             if cases.halved(constraint) and note(problem).get("compiled") == "":
                 expected = 2 * expected
             np.testing.assert_allclose(constraint.dual_value, expected, atol=2e-3, err_msg=f"{way}: {constraint}")

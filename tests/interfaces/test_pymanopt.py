@@ -61,7 +61,7 @@ def test_optimizers_with_gradients_reach_the_optimum(name, optimizer):
     optimizer._verbosity, optimizer._min_gradient_norm = 0, 1e-6
     result = optimizer.run(to_pymanopt(problem, rank=k, rng=3))
     model = problem.at(result.point)
-    assert result.cost == model.cost and model.grad_norm <= 5e-6  # line searches by the cost see no further
+    assert result.cost == model.cost and model.grad_norm <= 1e-5  # line searches by the cost see no further
     proof = bmsdp.certify(model, 1e-6, rng=0)
     assert proof.bound <= result.cost and proof.gap <= 1e-6 and proof.rigor == "verified"
 

@@ -13,11 +13,13 @@ import scipy.sparse.linalg as spla
 from bmsdp import gallery, operators
 from bmsdp.manifolds import Oblique, Product, Sphere, StiefelProduct, Unconstrained
 from bmsdp.problem import LocalModel, Problem
-from bmsdp.solvers import LBFGS, Default, GradientDescent, Mixing, TrustRegion, mixing
+from bmsdp.solvers import LBFGS, Default, GradientDescent, Mixing, Multisecant, TrustRegion, mixing
 
 SOLVERS = {
     "trust region": TrustRegion(),
     "L-BFGS": LBFGS(),
+    "multisecant": Multisecant(),
+    "multisecant frobenius": Multisecant(flavour="frobenius"),
     "gradient descent": GradientDescent(),
     "mixing": Mixing(),
     "plain mixing": Mixing(omega=1.0),
@@ -134,7 +136,7 @@ def test_reaches_a_critical_point_and_never_ends(name, instance):
     assert reached is not None and step > reached
 
 
-@pytest.mark.parametrize("name", ["mixing", "plain mixing", "gradient descent", "trust region", "L-BFGS"])
+@pytest.mark.parametrize("name", ["mixing", "plain mixing", "gradient descent", "trust region", "L-BFGS", "multisecant"])
 @pytest.mark.parametrize("instance", ["dense", "sparse", "complex", "radii", "torus", "stiefel", "stiefel complex", "operator"])
 def test_merit_never_rises(name, instance):
     problem, _ = PROBLEMS[instance]
@@ -150,7 +152,7 @@ def test_merit_never_rises(name, instance):
 
 
 @pytest.mark.parametrize("instance", ["dense", "sparse", "complex", "operator", "stiefel", "sphere", "product", "radii"])
-@pytest.mark.parametrize("name", ["trust region", "L-BFGS", "gradient descent", "mixing", "default"])
+@pytest.mark.parametrize("name", ["trust region", "L-BFGS", "multisecant", "gradient descent", "mixing", "default"])
 def test_power_of_two_scaling_gives_the_same_iterates(name, instance):
     """``C -> 2^20 C`` changes no bit of any iterate."""
     problem, k = PROBLEMS[instance]
@@ -190,7 +192,7 @@ def test_same_start_same_iterates(name):
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("name", ["mixing", "L-BFGS", "trust region", "default"])
+@pytest.mark.parametrize("name", ["mixing", "L-BFGS", "multisecant", "trust region", "default"])
 def test_solvers_agree_on_the_optimum(name):
     """At a rank that admits no spurious point (k > n/2) all end at the same cost."""
     for dtype, k in ((float, 13), (complex, 9)):
@@ -214,9 +216,7 @@ def test_trust_region_converges_quadratically():
 
 def test_trust_region_stays_where_it_arrived():
     """Steps within the rounding of the merit must not undo what the gradient has reached."""
-    ratios = np.array(
-        [model.grad_norm / model.grad_scale for model, info in run("trust region", "sphere", 80) if "inner" not in info]
-    )
+    ratios = np.array([model.grad_norm / model.grad_scale for model, info in run("trust region", "sphere", 80) if "inner" not in info])
     best = np.minimum.accumulate(ratios)
     assert np.all(ratios[best <= 1e-9] <= 1e-9)
 
@@ -362,9 +362,7 @@ def test_majorised_step_ends_where_the_row_step_does(dtype, shift):
     np.testing.assert_allclose(costs, costs[0], rtol=1e-9)
 
 
-@pytest.mark.parametrize(
-    "C", [np.eye(4), -np.eye(4), 0.5 * np.eye(4), np.diag([1.0, 2, 3, 4])], ids=["I", "-I", "I/2", "diagonal"]
-)
+@pytest.mark.parametrize("C", [np.eye(4), -np.eye(4), 0.5 * np.eye(4), np.diag([1.0, 2, 3, 4])], ids=["I", "-I", "I/2", "diagonal"])
 def test_majorised_step_on_diagonal_operators(C):
     """The cost is constant: rows ``g_i - c y_i`` that vanish keep their row."""
     problem = Problem(operator(C), Oblique(np.ones(4)))
