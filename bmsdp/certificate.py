@@ -138,9 +138,12 @@ def certify(
 def _sharpened(slack: Slack, probe: Probe) -> Certificate | None:
     """The certificate from better multipliers than the point's own, where they are likely to prove ``tol``."""
     model = slack.model
-    other = sharpened(model, slack.weight) if model.cost - model.dual_value <= probe.tol * abs(model.cost) else None
-    t = 0.0 if other is None else (0.9 * probe.tol * max(abs(model.cost), model.cost_scale) - (model.cost - other.dual_value)) / model.problem.n
-    return _factored(Slack(other), t, probe) if other is not None and t > 0 else None
+    allowed = probe.tol * max(abs(model.cost), model.cost_scale)
+    other = sharpened(model, slack.weight) if model.cost - model.dual_value <= allowed else None
+    if other is None:
+        return None
+    t = (0.9 * allowed - (model.cost - other.dual_value)) / model.problem.n
+    return _factored(Slack(other), t, probe) if t > 0 else None
 
 
 def _factored(slack: Slack, t: float, probe: Probe) -> Certificate | None:
