@@ -7,11 +7,12 @@
 ('CERTIFIED', -3.0)
 """
 
-from . import cuts, gallery, manifolds, solvers, theory
+from . import cuts, gallery, manifolds, preconditioners, qn, rank_reduction, solvers, theory
 from ._version import __version__
 from .certificate import certify
 from .check import check
 from .checkpoint import checkpoint
+from .interfaces.scipy import multisecant
 from .manifolds import Oblique, ObliqueFace, Product, Quadratic, Sphere, SphereProduct, StiefelProduct, Unconstrained
 from .minimize import minimize
 from .operators import LowRankPlusSparse
@@ -47,6 +48,10 @@ __all__ = [
     "gallery",
     "manifolds",
     "minimize",
+    "multisecant",
+    "preconditioners",
+    "qn",
+    "rank_reduction",
     "solve",
     "solvers",
     "theory",

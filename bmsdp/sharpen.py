@@ -1,8 +1,8 @@
 r"""Better multipliers than the point's own, for its certificate (floor L4).
 
-The least-squares multipliers make ``S Y`` small, but eigenvalues of the small matrix ``V* S V``, V the directions that carry Y, may be negative
-by as much as ``S Y / sigma``, and ``n`` times the lowest is what the bound loses: an error of the first order in the distance to the
-optimum, where that of the cost is of second order.  At the optimum ``V* S V = 0``.  So take the smallest correction that makes it zero,
+The least-squares multipliers make ``S Y`` small, but eigenvalues of the small matrix ``V* S V``, V the directions that carry Y, may be
+negative by as much as ``S Y / sigma``, and ``n`` times the lowest is what the bound loses: an error of the first order in the distance to
+the optimum, where that of the cost is of second order.  At the optimum ``V* S V = 0``.  So take the smallest correction that makes it zero,
 
     delta = argmin |delta|  s.t.  V* A*(delta) V = V* S V,    delta = A(V Lambda V*),
 

@@ -12,12 +12,12 @@ PACKAGE = Path(__file__).resolve().parents[1] / "bmsdp"
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     "_version kernels io theory",
-    "operators linear_maps pattern_map gram perturbation factorization verified proof slack_form constraints cone facial shift gallery "
+    "qn operators linear_maps pattern_map gram perturbation factorization verified proof slack_form constraints cone facial shift gallery "
     "rounding",
     "manifolds",
     "problem penalty",
-    "minimize result solvers preconditioners certificate checkpoint dimacs lanczos curvature least_squares refine",
-    "staircase smoothed looks augmented_lagrangian",
+    "minimize result solvers preconditioners certificate sharpen checkpoint dimacs lanczos curvature least_squares refine",
+    "staircase rank_reduction smoothed looks augmented_lagrangian",
     "sdp methods outcome detect presolve presolved free cuts rays interior_point check",
     "applications",
     "cli arguments report __main__ plot interfaces learned",
