@@ -39,6 +39,13 @@ def test_linear_systems(symmetric, scale):
     assert result.nfev <= 130
 
 
+def test_the_sign_of_the_jacobian_is_found():
+    rng = np.random.default_rng(0)
+    C, b = spd(60, rng, 100.0), rng.standard_normal(60)
+    counts = [root(lambda x, sign: sign * (C @ x - b), np.zeros(60), sign, symmetric=True, memory=3).nfev for sign in (1.0, -1.0)]
+    assert counts[1] <= 1.3 * counts[0] + 20
+
+
 def test_linear_systems_without_symmetry():
     rng = np.random.default_rng(1)
     C, b = np.eye(60) + 0.6 * rng.standard_normal((60, 60)) / 60**0.5, rng.standard_normal(60)
