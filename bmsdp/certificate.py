@@ -28,6 +28,7 @@ from .verified import NO_MATRIX, TOO_DENSE, SlackForm, cost_above, sum_down
 
 FAILURE = 1e-6  # default failure probability of a probabilistic bound
 CHEAP = 1e7  # flops below which a factorisation is tried before any Lanczos step
+GAIN = 1 / 300  # what sharper multipliers may leave of the loss by negative eigenvalues
 QUICK = 3e7  # flops below which a second factorisation that only sharpens the bound is worth it
 
 
@@ -186,7 +187,8 @@ def _sharpened(slack: Slack, probe: Probe) -> Certificate | None:
     if type(slack) is not Slack:  # free rows have no weight
         return None
     allowed = probe.tol * max(abs(model.cost), model.cost_scale)
-    other = sharpened(model, slack.weight) if model.cost - model.dual_value <= allowed else None
+    hopeless = model.cost - model.dual_value - GAIN * model.problem.n * min(probe.eig_min(64), 0.0) > allowed
+    other = None if hopeless else sharpened(model, slack.weight)
     if other is None:
         return None
     t = (0.9 * allowed - (model.cost - other.dual_value)) / model.problem.n
