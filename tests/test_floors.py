@@ -12,15 +12,15 @@ PACKAGE = Path(__file__).resolve().parents[1] / "bmsdp"
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     "_version kernels io theory",
-    "qn operators linear_maps pattern_map gram perturbation factorization verified proof slack_form constraints cone facial shift gallery "
+    "qn operators linear_maps pattern_map gram perturbation factorization verified proof schur slack_form constraints cone facial shift gallery "
     "rounding",
     "manifolds",
     "problem penalty",
-    "minimize result solvers preconditioners certificate sharpen checkpoint dimacs lanczos curvature least_squares refine",
+    "minimize result solvers preconditioners certificate free_rows sharpen checkpoint dimacs lanczos curvature least_squares refine",
     "staircase rank_reduction smoothed looks augmented_lagrangian",
     "sdp methods outcome detect presolve presolved free cuts rays interior_point check",
     "applications",
-    "cli arguments report __main__ plot interfaces learned",
+    "cli poses arguments report __main__ plot interfaces learned",
 ]
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms.split()}
 EDGES = len(FLOORS) - 1
