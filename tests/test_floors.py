@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "bmsdp"
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     "_version kernels io theory",
-    "qn operators linear_maps pattern_map gram perturbation factorization verified proof schur slack_form constraints cone facial shift gallery "
-    "rounding",
+    "qn operators linear_maps pattern_map gram perturbation factorization verified proof schur slack_form constraints cone facial shift "
+    "gallery rounding",
     "manifolds",
     "problem penalty",
     "minimize result solvers preconditioners certificate free_rows sharpen checkpoint dimacs lanczos curvature least_squares refine",
