@@ -170,7 +170,7 @@ def certify(
             found = _factored(slack, t, probe)
             if found is not None:
                 return found
-        return _sharpened(slack, probe) or _refuted(probe, final)
+        return _sharpened(slack, probe) or _refuted(probe, final, t)
     return _lanczos_bound(probe, final)
 
 
@@ -184,8 +184,6 @@ def _slack(model: LocalModel) -> Slack:
 def _sharpened(slack: Slack, probe: Probe) -> Certificate | None:
     """The certificate from better multipliers than the point's own, where they are likely to prove ``tol``."""
     model = slack.model
-    if type(slack) is not Slack:  # free rows have no weight
-        return None
     allowed = probe.tol * max(abs(model.cost), model.cost_scale)
     hopeless = model.cost - model.dual_value - GAIN * model.problem.n * min(probe.eig_min(64), 0.0) > allowed
     other = None if hopeless else sharpened(model, slack.weight)
@@ -318,11 +316,15 @@ class Probe:
         return self.slack.completed(self.root[:, None] * V[:, self.ritz.values[: V.shape[1]] < 0]) if V.size else empty
 
 
-def _refuted(probe: Probe, final: bool) -> Certificate:
-    """tol cannot be proved by factorisation: how far it is off, and with ``final`` a verified bound all the same."""
+def _refuted(probe: Probe, final: bool, t: float = 0.0) -> Certificate:
+    """tol cannot be proved by factorisation of ``S + t W``: how far it is off, and with ``final`` a verified bound all the same."""
     slack, model = probe.slack, probe.slack.model
     eig = probe.eig_min(64)
     vector, escape = probe.lowest_vector(), probe.escape()
+    if eig > -t:  # 64 Lanczos steps do not see what broke the factorisation, but a negative pivot does
+        value, direction = _pivot_direction(slack, t)
+        if value < min(eig, 0.0):
+            eig, vector, escape = value, direction, direction[:, None]
     if not final:
         return _certificate(model, -np.inf, model.mu, eig, vector, "estimate", np.nan, -np.inf, escape)
     assert slack.tree is not None
@@ -334,6 +336,17 @@ def _refuted(probe: Probe, final: bool) -> Certificate:
         if factor.definite:
             return _proved(slack, t, factor, diagonal, eig, vector, escape)
     return _certificate(model, -np.inf, model.mu, eig, vector, "estimate", np.nan, -np.inf, escape)
+
+
+def _pivot_direction(slack: Slack, t: float) -> tuple[float, np.ndarray]:
+    """(v* S v, v) with ``v* W v = 1`` from a negative pivot of ``S + t W``: about -t or less; infinity where there is none."""
+    factor, _ = slack.factor(t)
+    v = np.zeros(slack.n) if factor.definite or not isinstance(factor, Factor) else factor.negative_direction()
+    size = float(np.abs(v) ** 2 @ slack.weight)
+    if not (size > 0 and np.isfinite(v).all()):
+        return np.inf, v
+    v = v / np.sqrt(size)
+    return float(np.vdot(v, slack.slack_mul(np.ascontiguousarray(v[:, None]))[:, 0]).real), v
 
 
 def _lanczos_bound(probe: Probe, final: bool) -> Certificate:

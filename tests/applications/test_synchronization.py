@@ -1,10 +1,12 @@
 """Synchronization: laws, oracles (planted blocks, brute force, eigenvalues), outliers, causes, and what is refused."""
 
+import functools
 import itertools
 
 import numpy as np
 import pytest
 from scipy import sparse
+from scipy.linalg import expm, logm
 
 import bmsdp
 from bmsdp import gallery
@@ -520,3 +522,19 @@ def test_rotation_graph_plants_what_it_says():
     residual = np.linalg.norm(R[i] - M @ R[j], axis=(1, 2))
     assert residual[~bad].max() < 0.2 and residual[bad].min() > 0.2 and not bad[:59].any() and abs(bad[59:].mean() - 0.3) < 0.1
     assert abs(np.sqrt(np.mean(residual[~bad] ** 2) / 12) - 0.02) < 0.002
+
+
+def test_a_ring_that_winds_is_no_optimum():
+    """A point at which 64 Lanczos steps see no negative curvature, and a negative pivot does: the staircase has to leave it."""
+    rng = np.random.default_rng(1)
+    n = 300
+    R = np.linalg.qr(rng.standard_normal((n, 3, 3)))[0]
+    R *= np.sign(np.linalg.det(R))[:, None, None]
+    i, j = np.r_[np.arange(n - 1), 0], np.r_[np.arange(1, n), n - 1]
+    W = rng.standard_normal((n, 3, 3)) * 0.1 / np.sqrt(2)
+    M = expm(W - W.transpose(0, 2, 1)) @ R[i] @ R[j].transpose(0, 2, 1)
+    answer = sync.synchronize((i, j, M), rng=0)
+    result = answer.results[0]
+    assert result.status is bmsdp.Status.CERTIFIED and result.certificate.rigor == "verified"
+    drift = np.linalg.norm(logm(functools.reduce(np.matmul, [*M[:-1], M[-1].T])))  # the loop's error, spread evenly, is the least there is
+    assert answer.misfit <= 1.01 * drift**2 / n
