@@ -19,9 +19,9 @@ from .trust_region import TrustRegion
 class Default:
     """Over-relaxed mixing until its rate says otherwise, then L-BFGS, then trust regions; no mixing without cheap rows.
 
-    Rules: mixing runs on `Oblique` rows and on identity blocks under a sparse C, without terms.  Over ``window`` sweeps its gradient must
-    have halved, with the window doubled every time; else `polish` takes over where mixing stands, and `last` where that stalls.
-    L-BFGS before Newton-CG, because the Hessian is singular wherever rank Y < k.
+    Rules: mixing runs on `Oblique` rows without terms.  Over ``window`` sweeps its gradient must have halved, with the window doubled every
+    time; else `polish` takes over where mixing stands, and `last` where that stalls.  L-BFGS before Newton-CG, because the Hessian
+    is singular wherever rank Y < k.  Identity blocks go to `last` at once: a block step needs a polar factor, and with noise takes many sweeps.
     """
 
     mixing: Mixing = Mixing()
@@ -31,8 +31,9 @@ class Default:
 
     def iterates(self, problem: Problem, Y: np.ndarray) -> Iterator[tuple[LocalModel, dict[str, Any]]]:
         """As for all solvers; ``info["solver"]`` says which one runs, and why."""
-        spent, why = 0, "rows have no cheap step here"
-        if self.mixing.applies(problem) and not _dense_blocks(problem):
+        blocks = isinstance(problem.manifold, StiefelProduct) and problem.manifold.d > 1 and not problem.terms
+        spent, why = 0, "identity blocks" if blocks else "rows have no cheap step here"
+        if self.mixing.applies(problem) and not blocks:
             mark, reference, why = self.window, np.inf, ""
             for model, info in self.mixing.iterates(problem, Y):
                 spent, Y = info["products"], model.Y
@@ -46,7 +47,7 @@ class Default:
                 yield model, info
                 if why:
                     break
-        for solver, name in ((self.polish, "L-BFGS"), (self.last, "trust regions")):
+        for solver, name in ((self.polish, "L-BFGS"), (self.last, "trust regions"))[blocks:]:
             before = spent
             for model, info in solver.iterates(problem, Y):
                 info["products"] += before
@@ -57,8 +58,3 @@ class Default:
                 if stalled:
                     break
             why = f"{name} is at a standstill"
-
-
-def _dense_blocks(problem: Problem) -> bool:
-    """Identity blocks under a dense C: mixing's Gauss-Seidel steps of single blocks are slower than products by BLAS there."""
-    return isinstance(problem.manifold, StiefelProduct) and problem.manifold.d > 1 and isinstance(problem.C.matrix(), np.ndarray)
