@@ -21,7 +21,7 @@ class Default:
 
     Rules: mixing runs on `Oblique` rows without terms.  Over ``window`` sweeps its gradient must have halved, with the window doubled every
     time; else `polish` takes over where mixing stands, and `last` where that stalls.  L-BFGS before Newton-CG, because the Hessian
-    is singular wherever rank Y < k.  Identity blocks go to `last` at once: a block step needs a polar factor, and with noise takes many sweeps.
+    is singular wherever rank Y < k.  Identity blocks go to `last` at once: a block step needs a polar factor, and noise takes many sweeps.
     """
 
     mixing: Mixing = Mixing()
