@@ -23,3 +23,17 @@ def shared_data():
     if not DATA.is_dir():
         pytest.skip("public instances not found: ../shared/data is absent")
     return DATA
+
+
+@pytest.fixture
+def run(capsys):
+    """(exit code, stdout, stderr) of one command line."""
+
+    from bmsdp import cli
+
+    def run(*argv):
+        capsys.readouterr()
+        code = cli.main([str(word) for word in argv])
+        return (code, *capsys.readouterr())
+
+    return run

@@ -40,18 +40,6 @@ def matrix(tmp_path):
     return str(path)
 
 
-@pytest.fixture
-def run(capsys):
-    """(exit code, stdout, stderr) of one command line."""
-
-    def run(*argv):
-        capsys.readouterr()
-        code = cli.main([str(word) for word in argv])
-        return (code, *capsys.readouterr())
-
-    return run
-
-
 def write(path, text):
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return str(path)

@@ -20,7 +20,7 @@ from bmsdp.io.sedumi import write_sedumi
 from bmsdp.io.solution import read_solution
 
 from .io.test_sdpa import BAD, EXAMPLE
-from .test_cli import refused, run, write  # noqa: F401
+from .test_cli import refused, write
 
 PUBLISHED = {"mcp100": 226.1574, "mcp250-1": 317.2643, "theta1": 23.0}
 

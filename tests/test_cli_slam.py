@@ -6,21 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bmsdp import cli
 from bmsdp.applications import slam
 from bmsdp.io.g2o import read_g2o, write_g2o
-
-
-@pytest.fixture
-def run(capsys):
-    """(exit code, stdout, stderr) of one command line."""
-
-    def run(*argv):
-        capsys.readouterr()
-        code = cli.main([str(word) for word in argv])
-        return (code, *capsys.readouterr())
-
-    return run
 
 
 def write(path, graph, vertices=True):

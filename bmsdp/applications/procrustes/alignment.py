@@ -24,7 +24,8 @@ from ...operators import LowRankPlusSparse
 from ...problem import Problem
 from ...result import Result
 from ...sdp import solve
-from .geometry import align, as_cloud, as_copies, polar
+from ..synchronization.rounding import nearest
+from .geometry import align, as_cloud, as_copies
 
 TIGHT = 1e-6  # relative distance to the bound below which the rotations count as optimal
 
@@ -87,7 +88,7 @@ def recover(result: Result, Y: Any, group: str = "O") -> Alignment:
         raise ValueError(f"the result has {result.Y.shape[0]} rows but {N} copies in R^{d} need {N * d}; solve(problem(Y)) for these Y")
     square, V = np.linalg.eigh(result.Y.T @ result.Y)
     rank = int(np.sum(square > 1e-8 * square[-1]))
-    Q = ascend(Y, polar((result.Y @ V[:, -d:]).reshape(N, d, d), group), group)
+    Q = ascend(Y, nearest((result.Y @ V[:, -d:]).reshape(N, d, d), group == "SO"), group)
     return _found(Y, Q, -result.bound, rank, result)
 
 
@@ -132,7 +133,7 @@ def ascend(Y: np.ndarray, Q: np.ndarray, group: str = "O", sweeps: int = 5000) -
         quiet = quiet + 1 if new <= value * (1 + 1e-15) else 0
         if quiet >= 5 or new == 0:
             break
-        value, Q = max(new, value), polar((F @ Z.T).reshape(N, d, d), group)
+        value, Q = max(new, value), nearest((F @ Z.T).reshape(N, d, d), group == "SO")
     return Q
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from ...result import Certificate
+from ..synchronization.rounding import nearest
 from .alignment import Alignment, least_squares
 from .chirality import chirality
-from .geometry import as_copies, polar
+from .geometry import as_copies
 from .gram import observed
 from .intake import Intake, completed, take_in
 from .risk import dimension, floor_of, limit_of, mse
@@ -90,7 +91,7 @@ class ProcrustesFit:
         Y = as_copies(Y, d, k, missing=True)
         seen = observed(Y, None)
         Z = completed(Y, seen, self.center)  # sums to 0 where centred: X need not be
-        Q = polar(Z @ self.X.T, "SO" if self.special else "O")
+        Q = nearest(Z @ self.X.T, self.special)
         out = Q.transpose(0, 2, 1) @ Z
         if self.center:
             out += ((seen @ self.X.T) / np.maximum(seen.sum(axis=1), 1)[:, None])[:, :, None]

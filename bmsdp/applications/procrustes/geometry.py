@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..synchronization.rounding import nearest
+
 GROUPS = ("O", "SO")
 
 
@@ -17,16 +19,6 @@ class Aligned(NamedTuple):
     """``Q_i^T Y_i``, (N, d, k)."""
     rotations: np.ndarray
     """Q_i, (N, d, d)."""
-
-
-def polar(M: np.ndarray, group: str = "O") -> np.ndarray:
-    """The orthogonal matrix ("SO": the rotation) nearest to each M, (..., d, d), by SVD."""
-    U, _, Vt = np.linalg.svd(M)
-    Q = U @ Vt
-    if group == "SO":
-        U[..., :, -1] *= np.where(np.linalg.det(Q) < 0, -1.0, 1.0)[..., None]
-        Q = U @ Vt
-    return np.asarray(Q)
 
 
 def distance(X: Any, Z: Any, group: str = "O", return_Q: bool = False) -> Any:
@@ -48,7 +40,7 @@ def distance(X: Any, Z: Any, group: str = "O", return_Q: bool = False) -> Any:
     if X.shape != Z.shape:
         raise ValueError(f"X has shape {X.shape} and Z {Z.shape}; both must hold the same k points in R^d, as (d, k)")
     check_group(group)
-    Q = polar(X @ Z.T, group)
+    Q = nearest(X @ Z.T, group == "SO")
     rho = float(np.linalg.norm(X - Q @ Z))
     return (rho, Q) if return_Q else rho
 
@@ -71,7 +63,7 @@ def align(Y: Any, X: Any, group: str = "O") -> Aligned:
     X = as_cloud(X, "X")
     Y = as_copies(Y, *X.shape)
     check_group(group)
-    Q = polar(Y @ X.T, group)
+    Q = nearest(Y @ X.T, group == "SO")
     return Aligned(Q.transpose(0, 2, 1) @ Y, Q)
 
 

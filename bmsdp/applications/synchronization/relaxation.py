@@ -36,6 +36,7 @@ def as_data(data: Any, group: str | None = None) -> Data:
 
 
 def check_connected(data: Data) -> None:
+    """Refuse a graph of several components, with their sizes."""
     if not isinstance(data, Measurements):
         return
     sizes = np.bincount(data.components())
