@@ -1,0 +1,1 @@
+"""Learned solvers, and PETRA, the engine that trains them."""
