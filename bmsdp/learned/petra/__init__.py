@@ -10,9 +10,12 @@ except ImportError:
 
 from .batchnorm import BatchNorm2d
 from .modes import APPROXIMATE, BACKPROP, BUFFER, MODES, PETRA, REVERSIBLE, REVSTASH, STASH, Mode, Plan
+from .monitor import GradientMonitor, Holdings, MemoryMonitor, Quality, exact_gradient, holdings
+from .optimizers import adam, scaled_rate, sgd, warmup_cosine, warmup_steps
 from .pipeline import Pipeline, simulate
-from .segment import Batches, Link, Observer, Segment
+from .segment import Batches, Link, Observer, Segment, spans
 from .stage import Checkpointed, Coupling, Head, Stage, Streams
+from .threads import threads
 from .worker import Worker
 
 __all__ = [
@@ -28,15 +31,28 @@ __all__ = [
     "Batches",
     "Checkpointed",
     "Coupling",
+    "GradientMonitor",
     "Head",
+    "Holdings",
     "Link",
+    "MemoryMonitor",
     "Mode",
     "Observer",
     "Pipeline",
     "Plan",
+    "Quality",
     "Segment",
     "Stage",
     "Streams",
     "Worker",
+    "adam",
+    "exact_gradient",
+    "holdings",
+    "scaled_rate",
+    "sgd",
     "simulate",
+    "spans",
+    "threads",
+    "warmup_cosine",
+    "warmup_steps",
 ]

@@ -31,6 +31,12 @@ class Mode:
     graph: bool = False
     current_inverse: bool = False
 
+    def __post_init__(self) -> None:
+        if self.graph and (self.pipelined or self.inputs or self.params):
+            raise ValueError(f"mode {self.name!r}: a graph needs parameters that stay and no other copies: pipelined=False, nothing else")
+        if self.current_inverse and (self.inputs or not self.params):
+            raise ValueError(f"mode {self.name!r}: current_inverse needs params=True and inputs=False, or there is nothing it changes")
+
     def period(self, J: int) -> int:
         """Ticks between two batches that enter a pipeline of J stages."""
         return 1 if self.pipelined else 2 * J - 1
@@ -65,7 +71,14 @@ class Plan:
     @property
     def ticks(self) -> int:
         """Ticks until the last batch has left: ``batches + 2 (J - 1)`` in a pipeline."""
-        return (self.batches - 1) * self.period + 2 * self.J - 1 if self.batches else 0
+        return (self.batches - 1) * self.period + 2 * self.J - 1 if self.batches > 0 else 0
+
+    def held(self, j: int, t: int) -> range:
+        """Batches whose forward stage j has done before tick t, and whose backward it has not."""
+        return range(self._before(t - (2 * self.J - 1 - j)), self._before(t - (j - 1)))
+
+    def _before(self, since: int) -> int:
+        return min(max(-(-since // self.period), 0), max(self.batches, 0))
 
     def _batch(self, since: int) -> int | None:
         batch, rest = divmod(since, self.period)

@@ -49,6 +49,10 @@ class Pipeline:
             raise ValueError(f"stages: {kinds}; a network is any number of stages and one Head, which comes last")
         if k < 1:
             raise ValueError(f"k = {k}; an update averages the gradients of k >= 1 batches")
+        owner: dict[int, int] = {}
+        for j, stage in enumerate(stages, 1):
+            if any(owner.setdefault(id(p), j) != j for p in stage.params):
+                raise ValueError(f"stage {j} shares a parameter with an earlier stage; every stage has its own parameters and optimizer")
         J = len(stages)
         self.stages, self.batches, self.mode, self.k = list(stages), batches, mode, k
         self.workers = [Worker(stage, j, J, mode, optimize, k, schedule, clip) for j, stage in enumerate(stages, 1)]
@@ -63,9 +67,24 @@ class Pipeline:
         return Plan(len(self.stages), self.mode.period(len(self.stages)), batches)
 
     def segment(self, batches: int, first: int = 1, last: int | None = None, **links: Any) -> Segment:
-        """Stages first..last (from 1) with the messages that wait for them."""
+        """Stages first..last (from 1) with the messages that wait for them, ready for tick t.
+
+        Raises
+        ------
+        ValueError
+            What the stages hold is not what the plan says for tick t: the number of batches was changed after some of a
+            smaller number had left for good, or a run was broken off inside a tick.
+        """
         last = len(self.stages) if last is None else last
-        part = Segment(self.workers[first - 1 : last], self.plan(batches), self.batches, **links)
+        plan = self.plan(batches)
+        for w in self.workers[first - 1 : last]:
+            held, due = [item.batch for item in w.held], list(plan.held(w.j, self.t))
+            if held != due:
+                raise ValueError(
+                    f"at tick {self.t} stage {w.j} holds batches {held}, and needs {due} to go on to {batches} in all; give the total "
+                    "from the start, stop between with `until`, and go on from a checkpoint after an error"
+                )
+        part = Segment(self.workers[first - 1 : last], plan, self.batches, **links)
         own = range(first, last + 1)
         part.forward_in = {j: message for j, message in self.forward_in.items() if j in own}
         part.backward_in = {j: message for j, message in self.backward_in.items() if j in own}

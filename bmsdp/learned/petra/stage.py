@@ -15,7 +15,10 @@ def pullback(y: Streams, g: Streams, x: Streams, params: list[nn.Parameter]) -> 
     """Cotangents of ``x`` and ``params`` for cotangents ``g`` of ``y`` on the graph that made y; zeros where there is no path."""
     leaves = [*x, *params]
     wanted = [leaf for leaf in leaves if leaf.requires_grad]
-    outputs, cotangents = zip(*[(a, b) for a, b in zip(y, g, strict=True) if a.requires_grad], strict=True)
+    pairs = [(a, b) for a, b in zip(y, g, strict=True) if a.requires_grad]
+    if not wanted or not pairs:
+        return tuple(torch.zeros_like(leaf) for leaf in x), [torch.zeros_like(leaf) for leaf in params]
+    outputs, cotangents = zip(*pairs, strict=True)
     found = iter(torch.autograd.grad(outputs, wanted, cotangents, allow_unused=True))
     grads = [next(found) if leaf.requires_grad else None for leaf in leaves]
     grads = [torch.zeros_like(leaf) if grad is None else grad for leaf, grad in zip(leaves, grads, strict=True)]
@@ -23,7 +26,7 @@ def pullback(y: Streams, g: Streams, x: Streams, params: list[nn.Parameter]) -> 
 
 
 def leaves(x: Streams) -> Streams:
-    """Detached copies that record what is done with them."""
+    """The same tensors, detached, recording what is done with them; those of integers record nothing."""
     return tuple(a.detach().requires_grad_(a.is_floating_point() or a.is_complex()) for a in x)
 
 
@@ -32,6 +35,9 @@ class Stage(nn.Module):
 
     ``x`` and ``y`` are tuples of tensors; ``context`` is what a batch carries for all stages (labels, problem data): every worker
     looks it up by the number of the batch, so it never travels.
+
+    The backward computes `forward` again, so it has to be a function of parameters, x and context, without randomness of its
+    own (dropout takes its mask from the context), and it changes none of them in place.  No parameter belongs to two stages.
     """
 
     invertible = False
@@ -48,6 +54,12 @@ class Stage(nn.Module):
     def params(self) -> list[nn.Parameter]:
         """What is trained."""
         return [p for p in self.parameters() if p.requires_grad]
+
+    def gradients(self, x: Streams, g: Streams, context: Any) -> list[Tensor]:
+        """Cotangents of the parameters alone, at the input x: all that the first stage needs."""
+        with torch.enable_grad():
+            y = self(x, context)
+        return pullback(y, g, (), self.params)[1]
 
     def vjp(self, x: Streams, g: Streams, context: Any) -> Pulled:
         """Cotangents of x and of the parameters at the input x: one forward, one backward."""
@@ -80,13 +92,13 @@ class Coupling(Stage):
     ----------
     F : nn.Module
         Acts on x1 alone; a subclass whose F needs the context overrides `residual`.
-    c : float or nn.Parameter
+    c : float, complex or nn.Parameter
         The carry.  Errors grow by about ``(1 + Lip F) / |c|`` when the stage is inverted, so ``|c| < 1`` is for short chains.
     """
 
     invertible = True
 
-    def __init__(self, F: nn.Module, c: float | nn.Parameter = 1.0) -> None:
+    def __init__(self, F: nn.Module, c: complex | nn.Parameter = 1.0) -> None:
         super().__init__()
         if not isinstance(c, nn.Parameter) and c == 0:
             raise ValueError("c = 0 forgets x2: such a stage has no inverse; take c = 1, or a stage that is not invertible")
@@ -110,11 +122,12 @@ class Coupling(Stage):
         (x1,) = leaves((y2,))
         with torch.enable_grad():
             f = self.residual(x1, context)
-        x2 = (y1.detach() - f.detach()) / (self.c.detach() if isinstance(self.c, nn.Parameter) else self.c)
+        c = self.c.detach() if isinstance(self.c, nn.Parameter) else self.c
+        x2 = (y1.detach() - f.detach()) / c
         with torch.enable_grad():
             y1 = self.c * x2 + f if isinstance(self.c, nn.Parameter) else f
         (gx1,), params = pullback((y1,), (g1,), (x1,), self.params)
-        return (x1.detach(), x2), (g2 + gx1, (self.c * g1).detach()), params
+        return (x1.detach(), x2), (g2 + gx1, (c.conj() if isinstance(c, Tensor) else c.conjugate()) * g1), params
 
 
 class Checkpointed(Stage):
@@ -136,5 +149,7 @@ class Head(Stage):
         x = leaves(x)
         with torch.enable_grad():
             loss = self(x, context)
+        if loss.dim():
+            raise ValueError(f"{type(self).__name__} returned a loss of shape {tuple(loss.shape)}; a head returns one number for a batch")
         gx, params = pullback((loss,), (torch.ones_like(loss),), x, self.params)
         return float(loss.detach()), gx, params

@@ -5,6 +5,7 @@ The order within a tick is forward, backward, update; forward and backward use t
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,9 +21,14 @@ from .stage import Head, Stage, Streams, leaves, pullback
 Optimize = Callable[[Stage], torch.optim.Optimizer]
 
 
+def place(a: Tensor) -> int:
+    """Which memory a tensor views; sparse tensors are never written in place here, and have no number."""
+    return a.untyped_storage().data_ptr() if a.layout == torch.strided else id(a)
+
+
 @dataclass
 class Held:
-    """What a stage keeps of one batch in flight."""
+    """What a stage keeps of one batch in flight: two numbers, and the tensors that the mode asks for."""
 
     batch: int
     updates: int  # made when the forward ran
@@ -40,6 +46,10 @@ class Worker:
         Optimizer steps made.
     delays : int
         The largest number of own updates between forward and backward of one batch so far; at most ``ceil(2 (J - j) / k)``.
+    peak : int
+        The largest number of batches in flight here so far: ``2 (J - j) + 1`` inside a tick of a full pipeline.
+    gradient, x : list of Tensor or None, tuple of Tensor or None
+        Gradient of this tick and, where the stage inverts, its reconstructed input: for observers, gone after the update.
     losses : list of (batch, loss)
         The head's.
     """
@@ -55,9 +65,10 @@ class Worker:
         self.wants_output = wants_output  # the stage before inverts, so it needs the activation as well as the gradient
         self.held: deque[Held] = deque()
         self.sum: list[Tensor] | None = None
-        self.gradient: list[Tensor] | None = None  # of this tick, until the update
+        self.gradient: list[Tensor] | None = None
+        self.x: Streams | None = None
         self.version: tuple[Tensor, ...] | None = None
-        self.count = self.updates = self.delays = 0
+        self.count = self.updates = self.delays = self.peak = 0
         self.losses: list[tuple[int, float]] = []
 
     @property
@@ -74,6 +85,7 @@ class Worker:
         """The message for the next stage; the head returns none."""
         held = Held(batch, self.updates)
         self.held.append(held)
+        self.peak = max(self.peak, len(self.held))
         if isinstance(self.stage, Head):
             held.x = x
             return ()
@@ -84,20 +96,29 @@ class Worker:
                 self.version = tuple(p.detach().clone() for p in self.stage.params)
             held.params = self.version
         if self.mode.graph:
-            held.x = leaves(x)
+            held.x = leaves(x) if self.j > 1 else x
             with torch.enable_grad():
                 held.y = self.stage(held.x, context)
-            return tuple(a.detach() for a in held.y)
+            return self._message(held.y)
         with torch.no_grad():
-            return self.stage(x, context)
+            return self._message(self.stage(x, context))
+
+    def _message(self, y: Streams) -> Streams:
+        """``y`` without graph, and without memory that the optimizer writes to while the message is under way."""
+        if not isinstance(y, tuple):
+            raise TypeError(f"{type(self.stage).__name__} returned {type(y).__name__}; a stage returns a tuple of tensors: (y,) for one")
+        own = {place(a) for a in (*self.stage.parameters(), *self.stage.buffers())}
+        return tuple(a.detach().clone() if place(a) in own else a.detach() for a in y)
 
     def backward(self, batch: int, message: Streams, context: Any) -> Streams:
         """``(activation, cotangent)`` streams for the stage before, from those of the stage after (none for the head)."""
-        held = self.held.popleft()
-        if held.batch != batch:
-            raise RuntimeError(f"stage {self.j} holds batch {held.batch} where batch {batch} comes back: messages were lost or reordered")
+        held = self.held.popleft() if self.held else None
+        if held is None or held.batch != batch:
+            holds = "nothing" if held is None else f"batch {held.batch}"
+            raise RuntimeError(f"stage {self.j} holds {holds} where batch {batch} comes back: messages were lost or reordered")
         self.delays = max(self.delays, self.updates - held.updates)
         x, gx, self.gradient = self._pull(held, batch, message, context)
+        self.x = x if self.inverts else None
         return (*x, *gx) if self.wants_output else gx
 
     def _pull(self, held: Held, batch: int, message: Streams, context: Any) -> tuple[Streams, Streams, list[Tensor]]:
@@ -105,12 +126,16 @@ class Worker:
             assert held.x is not None
             loss, gx, gparams = self.stage.value_and_grad(held.x, context)
             self.losses.append((batch, loss))
+            if not math.isfinite(loss):
+                raise FloatingPointError(f"the loss is {loss}; a smaller rate, a longer warm-up, averaging (k) or clipping may help")
             return held.x, gx, gparams
         if held.y is not None and held.x is not None:
             return held.x, *pullback(held.y, message, held.x, self.stage.params)
         if not self.inverts:
             assert held.x is not None
             with self._using(held.params):
+                if self.j == 1:
+                    return held.x, (), self.stage.gradients(held.x, message, context)
                 return held.x, *self.stage.vjp(held.x, message, context)
         half = len(message) // 2
         y, g = message[:half], message[half:]
@@ -139,7 +164,7 @@ class Worker:
 
     def update(self) -> None:
         """Add this tick's gradient, divided by k, and step on every k-th."""
-        gradient, self.gradient = self.gradient, None
+        gradient, self.gradient, self.x = self.gradient, None, None
         if gradient is None or self.optimizer is None:
             return
         shares = [g / self.k for g in gradient]
@@ -155,6 +180,7 @@ class Worker:
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for p in self.stage.params:
+            p.grad = None
         self.sum = self.version = None
         self.updates += 1
