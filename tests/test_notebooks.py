@@ -21,6 +21,8 @@ def test_notebook_runs(path, monkeypatch, tmp_path):
     nbformat = pytest.importorskip("nbformat")
     if "cvxpy" in path.stem:
         pytest.importorskip("cvxpy", reason="this notebook compares with CVXPY, which is not installed")
+    if "learned" in path.stem:
+        pytest.importorskip("torch", reason='this notebook trains with torch: pip install "bmsdp[learn]"')
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     notebook = nbformat.read(path, as_version=4)

@@ -9,10 +9,13 @@ except ImportError:
     raise ImportError('bmsdp.learned.petra needs torch, which is not installed: pip install "bmsdp[learn]"') from None
 
 from .batchnorm import BatchNorm2d
+from .checkpoint import Every, latest, load, save
+from .distributed import distributed
 from .modes import APPROXIMATE, BACKPROP, BUFFER, MODES, PETRA, REVERSIBLE, REVSTASH, STASH, Mode, Plan
 from .monitor import GradientMonitor, Holdings, MemoryMonitor, Quality, exact_gradient, holdings
 from .optimizers import adam, scaled_rate, sgd, warmup_cosine, warmup_steps
 from .pipeline import Pipeline, simulate
+from .post import PipelineError
 from .segment import Batches, Link, Observer, Segment, spans
 from .stage import Checkpointed, Coupling, Head, Stage, Streams
 from .threads import threads
@@ -31,6 +34,7 @@ __all__ = [
     "Batches",
     "Checkpointed",
     "Coupling",
+    "Every",
     "GradientMonitor",
     "Head",
     "Holdings",
@@ -39,6 +43,7 @@ __all__ = [
     "Mode",
     "Observer",
     "Pipeline",
+    "PipelineError",
     "Plan",
     "Quality",
     "Segment",
@@ -46,8 +51,12 @@ __all__ = [
     "Streams",
     "Worker",
     "adam",
+    "distributed",
     "exact_gradient",
     "holdings",
+    "latest",
+    "load",
+    "save",
     "scaled_rate",
     "sgd",
     "simulate",
