@@ -50,7 +50,8 @@ def parser(commands_of: dict[str, Callable[[argparse.Namespace], int]]) -> argpa
     run.add_argument("--max-time", type=_positive, metavar="S", help="seconds")
     run.add_argument("--perturbation", type=_noise, metavar="S|auto", help="Gaussian noise of this size on the cost first")
     run.add_argument("--method", choices=METHODS, default="auto", help="how constraints are kept (default: as they and sizes suggest)")
-    run.add_argument("--solver", choices=SOLVERS, default="default")
+    run.add_argument("--solver", choices=[*SOLVERS, "learned"], default="default", help="learned: the default's first sweeps by --weights")
+    run.add_argument("--weights", metavar="PATH", help="of --solver learned: what bmsdp train wrote")
     run.add_argument("--trace-bound", type=_positive, metavar="T", help="tr X <= T, where no constraint says so")
     run.add_argument("--certify", choices=("auto", "verified", "probabilistic", "estimate", "none"), default="auto")
     run.add_argument("--seed", type=lambda text: _natural(text, 0), help="of all that is random (default: fresh, and shown)")
@@ -77,7 +78,24 @@ def parser(commands_of: dict[str, Callable[[argparse.Namespace], int]]) -> argpa
     prove.add_argument("--trace-bound", type=_positive, metavar="T", help="tr X <= T, where no constraint of a .dat-s or .mat says so")
     prove.add_argument("--seed", type=lambda text: _natural(text, 0), help="of a probabilistic bound (default: fresh)")
     prove.set_defaults(run=commands_of["certify"])
+    _add_train(commands, codes, commands_of["train"])
     return top
+
+
+def _add_train(commands: Any, codes: str, run: Callable[[argparse.Namespace], int]) -> None:
+    from .learned.command import FAMILIES
+
+    train = commands.add_parser("train", help="learn a solver for a family of instances", epilog=codes)
+    train.add_argument("files", metavar="FILE", nargs="*", help="graphs or matrices to train on")
+    train.add_argument("--family", choices=FAMILIES, help="or random instances of this kind")
+    train.add_argument("--size", type=_natural, default=500, metavar="N", help="rows of those (default 500)")
+    train.add_argument("--sweeps", type=_natural, default=16, metavar="L", help="sweeps to learn (default 16)")
+    train.add_argument("--rank", type=_natural, help="columns in training (default: what constraints need in general)")
+    train.add_argument("--schedule", action="store_true", help="one relaxation a sweep; needs no torch")
+    train.add_argument("--steps", type=_natural, default=200, help="batches that a network is trained on (default 200)")
+    train.add_argument("--seed", type=lambda text: _natural(text, 0), help="of all that is random (default: fresh, and shown)")
+    train.add_argument("--out", type=_target, required=True, metavar="PATH", help="weights to write (.npz)")
+    train.set_defaults(run=run)
 
 
 def is_text(path: str) -> bool:

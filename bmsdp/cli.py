@@ -1,4 +1,4 @@
-"""The command line (floor L8): ``bmsdp demo | solve | info | certify``.
+"""The command line (floor L8): ``bmsdp demo | solve | info | certify | train``.
 
 Exit codes: 0 certified; 2 bad input; 3 solved, not certified; 4 infeasible or unbounded; 5 a limit; 130 interrupted
 (and 141 when the reader of the output went away).
@@ -29,9 +29,11 @@ from .arguments import BAD_INPUT, KNOWN, METHODS, SOLVERS, is_text, parser
 from .cone import as_cone
 from .dimacs import dimacs
 from .linear_maps import as_linear_map
+from .minimize import Solver
 from .report import RAYS, Instance, cut_line, info, known, outcome, proof_lines, report, rounded
 from .sdp import logged_to
 from .shift import trace_shift
+from .solvers import Default
 from .verified import cost_above, lower_bound
 
 EXIT = {"CERTIFIED": 0, "INFEASIBLE": 4, "UNBOUNDED": 4, "MAX_ITER": 5, "MAX_TIME": 5, "INTERRUPTED": 130}  # others 3
@@ -44,7 +46,7 @@ FEASIBLE = 1e-8  # largest relative error of |y_i|^2 in a result that `certify` 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (``sys.argv[1:]`` when None); returns the exit code."""
     try:
-        args = parser({"demo": _demo, "solve": _solve, "info": _info, "certify": _certify}).parse_args(argv)
+        args = parser({"demo": _demo, "solve": _solve, "info": _info, "certify": _certify, "train": _train}).parse_args(argv)
     except SystemExit as stop:  # --help, --version, wrong options
         return int(stop.code or 0)
     with contextlib.suppress(AttributeError):  # a file's name may hold what the terminal cannot show
@@ -123,6 +125,7 @@ def _pose_graph(path: str) -> bool:
 
 
 def _solve(args: argparse.Namespace) -> int:
+    solver = _solver(args)
     if _pose_graph(args.file):
         return EXIT.get(poses.solve(args)[0], NOT_CERTIFIED)
     given = _read(args.file)
@@ -133,7 +136,7 @@ def _solve(args: argparse.Namespace) -> int:
     with logged_to(sys.stderr if args.json else sys.stdout) if args.verbose else contextlib.nullcontext():
         result = solve(
             given.C, **given.data, rank=args.rank, tol=args.tol, max_time=args.max_time, method=METHODS[args.method],
-            solver=SOLVERS[args.solver](), trace_bound=args.trace_bound, threads=args.threads,
+            solver=solver, trace_bound=args.trace_bound, threads=args.threads,
             certify=None if args.certify == "none" else args.certify, perturbation=args.perturbation, rng=seed,
             progress=False if args.verbose else None,
         )  # fmt: skip
@@ -154,6 +157,22 @@ def _solve(args: argparse.Namespace) -> int:
     if args.plot and len(result.history["nit"]):
         plot.convergence(result, poses.picture(args) if args.plot is True else args.plot)
     return EXIT.get(result.status.name, NOT_CERTIFIED)
+
+
+def _solver(args: argparse.Namespace) -> Solver:
+    if (args.weights is None) == (args.solver == "learned"):
+        raise ValueError("--solver learned and --weights PATH go together; bmsdp train writes such a file")
+    if args.weights is None:
+        return SOLVERS[args.solver]()
+    from .learned import LearnedMixing
+
+    return Default(mixing=LearnedMixing.load(args.weights))
+
+
+def _train(args: argparse.Namespace) -> int:
+    from .learned.command import train
+
+    return train(args, _read)
 
 
 def _check_text(given: Instance) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,6 +15,18 @@ from .mixing import Mixing
 from .trust_region import TrustRegion
 
 
+class RowSolver(Protocol):
+    """A solver by rows: `Mixing`, or `bmsdp.learned.LearnedMixing`."""
+
+    def applies(self, problem: Problem) -> bool:
+        """Whether it has a step for this problem."""
+        ...
+
+    def iterates(self, problem: Problem, Y: np.ndarray) -> Iterator[tuple[LocalModel, dict[str, Any]]]:
+        """As for all solvers."""
+        ...
+
+
 @dataclass(frozen=True)
 class Default:
     """Over-relaxed mixing until its rate says otherwise, then L-BFGS, then trust regions; no mixing without cheap rows.
@@ -22,9 +34,11 @@ class Default:
     Rules: mixing runs on `Oblique` rows without terms.  Over ``window`` sweeps its gradient must have halved, with the window doubled every
     time; else `polish` takes over where mixing stands, and `last` where that stalls.  L-BFGS before Newton-CG, because the Hessian
     is singular wherever rank Y < k.  Identity blocks go to `last` at once: a block step needs a polar factor, and noise takes many sweeps.
+    Mixing starts without a schedule: one saves sweeps, but certificates take most of the time, and on some instances it then takes more
+    of them (the benchmark's part "learned").
     """
 
-    mixing: Mixing = Mixing()
+    mixing: RowSolver = Mixing()
     polish: LBFGS = LBFGS()
     last: TrustRegion = TrustRegion()
     window: int = 2000

@@ -18,7 +18,9 @@ from ..manifolds import Manifold, Oblique, StiefelProduct
 from ..problem import LocalModel, Problem
 
 Sweep = Callable[[float], tuple[float, float]]
+Sweeper = Callable[[Manifold, Problem, np.ndarray], Sweep | None]
 BLOCK = 32  # rows of a dense C whose products are formed by one BLAS call
+HANDOVER = 1.8  # relaxation from which the adaptive rule goes on after a schedule, at most: from above, it would be slow where all is easy
 COLOURED_ROWS = 20_000  # below, colours are too small to share between threads
 
 
@@ -85,15 +87,23 @@ class Mixing:
     omega_max : float
     sweeps : int
         Sweeps between two iterates.
+    schedule : sequence of float
+        Relaxations in (0, 2] of the first sweeps (see `bmsdp.learned`, `bmsdp.theory.schedules`); then ``omega``, or the rule above,
+        from the largest relaxation of the schedule on, or from 1.8.  The majorised step has no relaxation and ignores it.
     """
 
     omega: float | None = None
     omega_max: float = 1.995
     sweeps: int = 5
+    schedule: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.omega is not None and not 0 < self.omega < 2:
             raise ValueError(f"omega = {self.omega}; over-relaxation needs 0 < omega < 2 (1 is plain mixing)")
+        object.__setattr__(self, "schedule", tuple(map(float, self.schedule)))
+        for l, omega in enumerate(self.schedule):
+            if not 0 < omega <= 2:
+                raise ValueError(f"schedule[{l}] = {omega}; over-relaxation needs 0 < omega <= 2")
 
     def applies(self, problem: Problem) -> bool:
         """Whether there is a step for this problem: Oblique or Stiefel rows, no terms."""
@@ -101,7 +111,8 @@ class Mixing:
         rows = isinstance(manifold, Oblique) or (isinstance(manifold, StiefelProduct) and problem.C.matrix() is not None)
         return rows and not problem.terms
 
-    def iterates(self, problem: Problem, Y: np.ndarray) -> Iterator[tuple[LocalModel, dict[str, Any]]]:
+    def iterates(self, problem: Problem, Y: np.ndarray, sweeper: Sweeper = sweeper) -> Iterator[tuple[LocalModel, dict[str, Any]]]:
+        """As for all solvers; another ``sweeper`` brings another row step, whose sweeps are told the relaxation all the same."""
         if not self.applies(problem):
             raise TypeError(
                 f"Mixing has no step for {type(problem.manifold).__name__} with this cost; use TrustRegion() or LBFGS()"
@@ -116,12 +127,14 @@ class Mixing:
     def _sweeps(self, problem: Problem, Y: np.ndarray, sweep: Sweep) -> Iterator[tuple[LocalModel, dict[str, Any]]]:
         model = problem.at(Y)
         merit, scale = model.cost, problem.norm_C * model.trace
-        products, slow, rate, last, quiet = 1, 0, 0.0, 0.0, 0
+        products, rate, last, quiet = 1, 0.0, 0.0, 0
+        ahead, reached = iter(self.schedule), min(max(self.schedule, default=1.0), HANDOVER, self.omega_max)
+        slow = max(10 / (2 - reached) - 10, 0.0)  # where the rule would be at that relaxation
         yield model, {"products": products, "merit": merit, "omega": self.omega or 1.0}
         while True:
             grad2, omega = 0.0, 1.0
             for _ in range(self.sweeps):
-                omega = self.omega or min(self.omega_max, 2 - 10 / (slow + 10))
+                omega = next(ahead, 0.0) or self.omega or min(self.omega_max, 2 - 10 / (slow + 10))
                 decrease, grad2 = sweep(omega)
                 merit -= decrease
                 products += 1

@@ -17,6 +17,7 @@ from typing import Any
 import families
 import general
 import instances
+import learned
 import phase
 import poses
 import proofs
@@ -232,7 +233,13 @@ def solvers(settings: Settings) -> Iterator[Row]:
     yield from families.rows(settings, Row)
 
 
+def learned_start(settings: Settings) -> Iterator[Row]:
+    """The default solver with and without a schedule at its start; the remark is the time over the default's."""
+    yield from learned.rows(settings, Row)
+
+
 PARTS = {
     "gset": gset, "gallery": gallery, "million": million, "start": start, "verified": verification, "phase": phase_retrieval,
     "sdplib": sdplib, "secants": preconditioners, "solvers": solvers, "slam": slam,
+    "learned": learned_start,
 }  # fmt: skip

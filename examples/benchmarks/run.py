@@ -2,7 +2,7 @@
 
     python examples/benchmarks/run.py [--small] [--part PART] [--data DIR] [--repeat 3] [--csv OUT]
 
-with PART one of gset, gallery, million, start, verified, phase, sdplib, secants, solvers, slam; all by default.
+with PART one of gset, gallery, million, start, verified, phase, sdplib, secants, solvers, slam, learned; all by default.
 
 Times are CPU seconds of one core, medians over seeds, Numba's cache warm; the parts million and start give wall time.
 Ours holds everything from the matrix (the file, for the G-set) to the certificate.  Every gap is certified by
