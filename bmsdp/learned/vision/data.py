@@ -44,12 +44,12 @@ class Images:
     @cached_property
     def mean(self) -> Tensor:
         """(channels, 1, 1): of each channel over the training set."""
-        return self.x.float().mean((0, 2, 3), keepdim=True)[0]
+        return self.x.to(torch.get_default_dtype()).mean((0, 2, 3), keepdim=True)[0]
 
     @cached_property
     def sd(self) -> Tensor:
         """(channels, 1, 1): standard deviation of each channel over the training set."""
-        return self.x.float().std((0, 2, 3), keepdim=True)[0]
+        return self.x.to(torch.get_default_dtype()).std((0, 2, 3), keepdim=True)[0]
 
     def to(self, device: torch.device | str) -> Images:
         """The same on another device."""
@@ -60,8 +60,8 @@ class Images:
         return int(self.y.max()) + 1
 
     def normalise(self, x: Tensor) -> Tensor:
-        """Float images, each channel with mean 0 and standard deviation 1 over the training set."""
-        return (x.float() - self.mean) / self.sd
+        """Images in torch's default dtype, each channel with mean 0 and standard deviation 1 over the training set."""
+        return (x.to(torch.get_default_dtype()) - self.mean) / self.sd
 
 
 class ImageBatches:
