@@ -23,6 +23,7 @@ def test_notebook_runs(path, monkeypatch, tmp_path):
         pytest.importorskip("cvxpy", reason="this notebook compares with CVXPY, which is not installed")
     if "learned" in path.stem:
         pytest.importorskip("torch", reason='this notebook trains with torch: pip install "bmsdp[learn]"')
+        pytest.importorskip("sklearn", reason="this notebook reads scikit-learn's digits, and scikit-learn is not installed")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     notebook = nbformat.read(path, as_version=4)
