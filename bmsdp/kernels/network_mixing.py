@@ -19,6 +19,7 @@ from .block_mixing import _gather as _gather_block
 from .block_mixing import _polar
 from .mixing import _gather
 
+NEAR = 1e-3  # sine of the angle to -u below which the direction of the great circle has lost digits that matter
 ANTIPODE = 1e-8  # sine of the angle to -u, or determinant of I + Y_i U*, below which a row or a block has no direction to go and is kept
 
 
@@ -102,11 +103,22 @@ def _turn(g, y, r, f, a, W1, b1, W2):
     sine = math.sqrt(sine2)
     if q < 0.0 and sine < ANTIPODE:
         return 0.0, 0.0
+    along_u = q  # of what y holds
+    if q < 0.0 and sine < NEAR:  # y becomes a - q u, made orthogonal to u again: of the small difference much is rounding
+        along = 0.0
+        for c in range(len(y)):
+            y[c] = per_g * q * g[c] + per_y * y[c]
+            along += per_g * (g[c].real * y[c].real + g[c].imag * y[c].imag)
+        sine2 = 0.0
+        for c in range(len(y)):
+            y[c] -= along * per_g * g[c]
+            sine2 += y[c].real * y[c].real + y[c].imag * y[c].imag
+        sine, along_u, per_y = math.sqrt(sine2), 0.0, 1.0
     theta = math.atan2(sine, q)
     part = _relaxation(size, f, a, W1, b1, W2)
     phi = part * theta
     ratio = math.sin(phi) / sine if sine > 0.0 else part
-    on_u = (math.cos(phi) + q * ratio) * r * per_g
+    on_u = (math.cos(phi) + along_u * ratio) * r * per_g
     on_y = ratio * r * per_y
     for c in range(len(y)):
         y[c] = -on_u * g[c] - on_y * y[c]

@@ -19,6 +19,7 @@ from ..solvers.mixing import Mixing, sweeper
 FLOOR = 1e-9  # of relative gaps, where the optimal value is known to no more
 BOUNDS = (1.001, 1.995)  # weights hold relaxations in (1, 2)
 STEP = 1e-4  # of differences
+ROUNDING = 1e-12
 TOL = 1e-9  # certified gap of the optimal values
 
 
@@ -36,20 +37,28 @@ class Sample:
         `Mixing` has a compiled step for it; TypeError otherwise.
     Y : ndarray, n x k
         Kept, never written to.
-    optimum : float, optional; by default that of `optimum`
+    value : float, optional
+        The optimal value; by default that of `optimum`.
+
+    Raises
+    ------
+    ValueError
+        Where every point is optimal, so that there is no relative gap.
     """
 
-    def __init__(self, problem: Problem, Y: np.ndarray, optimum: float | None = None) -> None:
+    def __init__(self, problem: Problem, Y: np.ndarray, value: float | None = None) -> None:
         self.problem, self.start, self.Y = problem, Y, np.array(Y, order="C")
         sweep = sweeper(problem.manifold, problem, self.Y)
         if sweep is None or problem.terms:
             raise TypeError(f"no compiled sweep for {type(problem.manifold).__name__} with this cost; see bmsdp.solvers.Mixing")
         self.sweep = sweep
-        self.optimum = globals()["optimum"](problem) if optimum is None else optimum
+        self.optimum = optimum(problem) if value is None else value
         self.cost = problem.at(self.start).cost
-        matrix = problem.C.matrix()
-        constant = 0.0 if matrix is None else float(matrix.diagonal().real @ problem.manifold.row_trace)
-        self.unit = abs(self.optimum - constant)  # the diagonal of C adds the same to every point
+        constant = float(problem.C.matrix().diagonal().real @ problem.manifold.row_trace)  # the same at every point
+        self.unit = abs(self.optimum - constant)
+        if not self.unit > ROUNDING * (abs(self.optimum) + abs(constant)):
+            given = f"C of a problem with n = {problem.n} has no entries off its diagonal blocks"
+            raise ValueError(f"{given}: every point is optimal, and there is nothing to learn; leave it out")
 
     def gap(self, cost: float) -> float:
         """``(cost - f*) / |f*|``, where |f*| leaves out what the diagonal of C adds."""

@@ -8,7 +8,7 @@ grow too far.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -49,7 +49,7 @@ def fit(
     steps : int
         Batches; 0 leaves the polished schedule.
     mode : Mode, optional
-        REVSTASH by default; see `bmsdp.learned.petra`.
+        REVSTASH by default; on one core REVERSIBLE keeps as little and has no delay.  See `bmsdp.learned.petra`.
     k : int
         Batches averaged before an update.
     rate : float
@@ -63,7 +63,7 @@ def fit(
     checkpoints : "auto" or sequence of int
         Stages (from 1) that keep their input; "auto" measures how far rounding errors grow, see `networks.checkpointed`.
     start : MixingWeights, optional
-        Where to begin, with its L and its perceptrons; by default at the best constant omega.
+        Where to begin: its L, and a network's perceptrons.  By default the polished schedule (plain: the best constant), less at first.
     executor : callable, optional
         ``executor(pipeline, batches)``: `petra.simulate` by default, `petra.threads`, or `petra.distributed` where all ranks call this.
     rng : int, Generator or None
@@ -81,11 +81,19 @@ def fit(
     A step costs about ``5 L`` sparse products and, for small problems, a few hundred torch operations a colour and sweep: a dense C, where
     every row is a colour, is for ``steps=0``.  The delay of a pipeline is up to ``2 L`` batches: smaller rates for larger L.
     """
-    if L < 1 or steps < 0 or size < 1:
-        raise ValueError(f"L = {L}, steps = {steps}, size = {size}; needs L >= 1 sweeps, steps >= 0 batches of size >= 1 problems")
+    _at_least(1, L=L, k=k, size=size, rank=1 if rank is None else rank)
+    _at_least(0, steps=steps, hidden=hidden)
+    if 0 < steps < k or not 0 < rate < np.inf:
+        raise ValueError(f"steps = {steps}, k = {k}, rate = {rate}; needs steps >= k, or no update is made, and a finite rate > 0")
     how = _How(mode, k, rate, size, hidden if network else 0, checkpoints, steps, known, executor)
     seed = int(rng) if isinstance(rng, int | np.integer) else int(np.random.default_rng(rng).integers(2**31))
     return _fitted(problems, L if start is None else start.L, rank, start, how, seed)
+
+
+def _at_least(bound: int, **numbers: int) -> None:
+    for name, value in numbers.items():
+        if not isinstance(value, int | np.integer) or value < bound:
+            raise ValueError(f"{name} = {value!r}; an integer {name} >= {bound} is needed")
 
 
 class _How(NamedTuple):
@@ -104,7 +112,17 @@ class _How(NamedTuple):
 
 def _fitted(problems: Family, L: int, rank: int | None, start: MixingWeights | None, how: _How, seed: int) -> MixingWeights:
     train, held = _split(problems, how.size, seed)
+    if how.steps:  # what training needs is better known before optimal values are computed
+        from .networks.training import Training
+
+        run = Training(how.mode, how.k, how.rate, how.size, how.hidden, how.checkpoints, seed, how.steps)
+        run.check([*train, *held], L)
+    if start is not None and not how.hidden:
+        start = MixingWeights.from_schedule(np.clip(start.omega, *distil.BOUNDS))
     width = rank if rank is not None else max(generic_rank(p.manifold.m, np.dtype(p.dtype).kind == "c") for p in train)
+    least = max(p.manifold.min_rank for p in [*train, *held])
+    if width < least:
+        raise ValueError(f"rank = {width}; blocks of {least} rows need rank >= {least}")
     trials = distil.samples(train if how.known and how.steps else train[:POLISHED], width, [seed, 2])
     few, tests = trials[:POLISHED], distil.samples(held, width, [seed, 3])
     constant = distil.best_constant(few, L)
@@ -116,10 +134,7 @@ def _fitted(problems: Family, L: int, rank: int | None, start: MixingWeights | N
     weights = start if start is not None and given else MixingWeights.from_schedule(ramp)
     report: dict[str, Any] = {}
     if how.steps:
-        from .networks.training import Training
-
         optima = {id(trial.problem): trial.optimum for trial in trials} if how.known else None
-        run = Training(how.mode, how.k, how.rate, how.size, how.hidden, how.checkpoints, seed, how.steps)
         weights, report = run(weights, train, tests, width, optima, how.executor)
         if not how.hidden:
             schedule = distil.polish(weights.omega, few)
@@ -133,14 +148,25 @@ def _fitted(problems: Family, L: int, rank: int | None, start: MixingWeights | N
 
 def _split(problems: Family, size: int, seed: int) -> tuple[list[Problem], list[Problem]]:
     """(training problems, validation problems)."""
+    if isinstance(problems, Problem):
+        raise TypeError("one Problem given; a list of them is needed, [problem], or a function rng -> Problem")
     if callable(problems):
         drawn = [problems(np.random.default_rng([seed, 0, s])) for s in range(POOL * size + VALIDATION)]
-        return drawn[VALIDATION:], drawn[:VALIDATION]
-    listed = list(problems)
+        return _known(drawn[VALIDATION:]), _known(drawn[:VALIDATION])
+    listed = _known(problems)
     if not listed:
         raise ValueError("no problems to learn from; pass at least one Problem, or a function rng -> Problem")
     held = len(listed) // 4
     return listed[: len(listed) - held], listed[len(listed) - held :] if held else listed
+
+
+def _known(problems: Iterable[Any]) -> list[Problem]:
+    """The problems in a list; TypeError where one is something else."""
+    listed = list(problems)
+    for given in listed:
+        if not isinstance(given, Problem):
+            raise TypeError(f"a {type(given).__name__} given; a Problem is needed: Problem(C, Oblique(np.ones(n)))")
+    return listed
 
 
 def _reached(tests: Sequence[distil.Sample], constant: float, schedule: Any, L: int) -> dict[str, float]:

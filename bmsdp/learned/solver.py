@@ -23,7 +23,7 @@ class LearnedMixing:
     The perceptron of ``weights`` relaxes every row (`Oblique`) or block (`StiefelProduct`) of every sweep, in the order of the colours that
     it was trained in (rows of a dense C: in natural order).  Weights that are a schedule run as ``Mixing(schedule=weights.omega)``,
     at the cost of plain sweeps; any network gives its schedule to ``Mixing(schedule=...)`` too.  It needs the entries of C.
-    Storage: Y, and 3 n numbers for the network; a dense C is copied twice.
+    A network runs in one thread.  Storage: Y, and 3 n numbers for the network; a dense C is copied twice.
 
     Attributes
     ----------
@@ -34,6 +34,11 @@ class LearnedMixing:
 
     weights: MixingWeights
     after: Mixing = Mixing()
+
+    def __post_init__(self) -> None:
+        given: object = self.weights  # a path is a likely slip
+        if not isinstance(given, MixingWeights):
+            raise TypeError(f"weights is a {type(given).__name__}; MixingWeights are needed; LearnedMixing.load(path) reads a file")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], after: Mixing = Mixing()) -> LearnedMixing:  # noqa: B008  frozen

@@ -42,6 +42,8 @@ class MixingWeights:
     def __post_init__(self) -> None:
         for name in SHAPES:
             try:
+                if np.iscomplexobj(getattr(self, name)):  # whose imaginary parts NumPy would only warn about
+                    raise ValueError
                 array = np.array(getattr(self, name), float, order="C")
             except (TypeError, ValueError):
                 raise ValueError(f"{name} holds no real numbers; an array of shape {SHAPES[name]} is needed") from None
@@ -87,7 +89,7 @@ class MixingWeights:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an .npz file without pickle."""
-        meta = json.dumps({"format": FORMAT, "kind": "MixingWeights", "meta": self.meta}, default=lambda v: v.item())
+        meta = json.dumps({"format": FORMAT, "kind": "MixingWeights", "meta": self.meta}, default=_number)
         with open(path, "wb") as file:  # a file object keeps NumPy from appending ".npz" to the caller's name
             np.savez(file, header=np.array(meta), **{name: getattr(self, name) for name in SHAPES})
 
@@ -112,6 +114,13 @@ class MixingWeights:
                 raise
             why = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
             raise ValueError(f"{path}: no weights of a mixing network ({why}); write them with MixingWeights.save or bmsdp train") from None
+
+
+def _number(value: Any) -> Any:
+    """For JSON: numbers and arrays of NumPy."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"meta holds a {type(value).__name__}, which JSON cannot; numbers, texts, lists and dicts are needed")
 
 
 def save(weights: MixingWeights, path: str | os.PathLike[str]) -> None:

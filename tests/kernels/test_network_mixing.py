@@ -287,3 +287,21 @@ def test_blocks_step_has_its_inverse():
     S = np.linalg.inv((np.eye(d) + rho**2 * (P + P.T - np.eye(d)) + rho * (P.T - P)) / 2)
     np.testing.assert_allclose((S - np.eye(d)) @ U - rho * S @ P @ (Y[27:] - M @ U), start[27:], atol=1e-10)
     assert not np.allclose(moved[27:], start[27:]) and np.array_equal(moved[:27], start[:27])
+
+
+@KINDS
+@pytest.mark.parametrize("angle", [2e-8, 1e-7, 1e-5, 9e-4, 2e-3])
+def test_rows_near_the_antipode_keep_their_length_and_the_account(dtype, angle):
+    """The direction of their great circle is what rounding has left of a small difference."""
+    rng = np.random.default_rng(7)
+    C, radius, w = sp.csr_array(np.array([[0, 1.0], [1, 0]], dtype)), np.ones(2), weights()
+    for _ in range(20):
+        Y = gaussian(rng, (2, K), dtype)
+        Y /= np.linalg.norm(Y, axis=1)[:, None]
+        v = gaussian(rng, K, dtype)
+        v -= np.vdot(Y[1], v) * Y[1]
+        Y[0] = np.cos(angle) * Y[1] + np.sin(angle) * v / np.linalg.norm(v)
+        start = cost(C, Y)
+        decrease, _ = sparse_sweep(C, radius, w, Y)
+        np.testing.assert_allclose(np.linalg.norm(Y, axis=1), 1, rtol=0, atol=3e-13)
+        assert decrease > 0.1 and abs(start - decrease - cost(C, Y)) < 1e-12

@@ -103,6 +103,8 @@ def test_what_cannot_be_trained_on_is_refused(run, graph, tmp_path):
     sdp = tmp_path / "small.dat-s"
     sdp.write_text("1\n1\n2\n1.0\n0 1 1 1 1.0\n1 1 1 1 1.0\n1 1 2 2 1.0\n")
     assert refused(run("train", sdp, *out), "small.dat-s", "unit diagonal")
+    (tmp_path / "empty.rud").write_text("3 0\n")
+    assert refused(run("train", tmp_path / "empty.rud", "--schedule", *out), "every point is optimal")
     assert not (tmp_path / "w.npz").exists()
 
 

@@ -1,11 +1,12 @@
 """Fitting: reproducible, better than its start, the same on every executor, and what it reports."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 
-from bmsdp import Oblique, Problem, StiefelProduct, gallery
+from bmsdp import Oblique, Problem, StiefelProduct, gallery, learned
 from bmsdp.learned import MixingWeights, distil
 from bmsdp.learned.fit import fit
 
@@ -44,7 +45,14 @@ def test_rank_and_hold_out_by_default(problems):
     assert alone.meta["family"]["problems"] == 1
 
 
-@pytest.mark.parametrize(("wrong", "message"), [({"L": 0}, "L >= 1"), ({"steps": -1}, "steps >= 0"), ({"size": 0}, "size >= 1")])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"L": 0}, "L >= 1"), ({"L": 2.5}, "L = 2.5; an integer L"), ({"steps": -1}, "steps >= 0"), ({"size": 0}, "size >= 1"),
+        ({"k": 0}, "k >= 1"), ({"hidden": -1}, "hidden >= 0"), ({"rank": 0}, "rank >= 1"), ({"rate": 0.0}, "rate > 0"),
+        ({"rate": np.nan}, "rate > 0"), ({"steps": 3, "k": 4}, "steps >= k"),
+    ],
+)  # fmt: skip
 def test_wrong_numbers(problems, wrong, message):
     with pytest.raises(ValueError, match=message):
         fit(problems, **(SMALL | wrong))
@@ -53,6 +61,55 @@ def test_wrong_numbers(problems, wrong, message):
 def test_no_problems():
     with pytest.raises(ValueError, match="at least one Problem"):
         fit([], **SMALL)
+
+
+def test_what_is_no_problem_is_named(problems):
+    with pytest.raises(TypeError, match=r"one Problem given; a list"):
+        fit(problems[0], steps=0, **SMALL)
+    for wrong in ([gallery.gnp(9, 0.5, rng=0)], lambda rng: gallery.gnp(9, 0.5, rng)):
+        with pytest.raises(TypeError, match="csr_array given; a Problem is needed"):
+            fit(wrong, steps=0, **SMALL)
+    blocks = Problem(gallery.orthogonal_synchronization(6, 3, 0.5, 0, p=0.9)[0], StiefelProduct(6, 3))
+    with pytest.raises(ValueError, match="rank = 2; blocks of 3 rows need rank >= 3"):
+        fit([blocks], steps=0, **(SMALL | {"rank": 2}))
+
+
+@pytest.mark.parametrize("C", [np.zeros((5, 5)), np.diag(np.arange(5.0)), np.ones((1, 1))], ids=["zero", "diagonal", "n = 1"])
+def test_nothing_to_learn(C):
+    with pytest.raises(ValueError, match="every point is optimal"):
+        fit([Problem(C, Oblique(np.ones(len(C))))], steps=0, **SMALL)
+
+
+def test_what_training_needs_is_known_before_the_work(problems, monkeypatch):
+    pytest.importorskip("torch", reason=LEARN)
+    monkeypatch.setattr(distil, "optimum", lambda problem: pytest.fail("solved a problem in vain"))
+    mixed = [*problems, Problem(gallery.gue(9, 0), Oblique(np.ones(9)))]
+    with pytest.raises(ValueError, match="d = 1, complex128; d = 1, float64"):
+        fit(mixed, steps=4, **SMALL)
+    with pytest.raises(ValueError, match="from 1 to 4"):
+        fit(problems, steps=4, checkpoints=[5], **SMALL)
+    with pytest.raises(ValueError, match="'all'; \"auto\" or the numbers"):
+        fit(problems, steps=4, checkpoints="all", **SMALL)
+    with pytest.raises(TypeError, match=r"mode = 'petra'; .*petra.REVSTASH"):
+        fit(problems, steps=4, mode="petra", **SMALL)
+
+
+def test_without_torch_no_problem_is_solved(problems, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith(("torch", "bmsdp.learned.networks", "bmsdp.learned.petra"))]:
+        monkeypatch.delitem(sys.modules, name)
+    for room in ("networks", "petra"):
+        monkeypatch.delattr(learned, room, raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(distil, "optimum", lambda problem: pytest.fail("solved a problem in vain"))
+    with pytest.raises(ImportError, match=r"pip install \"bmsdp\[learn\]\""):
+        fit(problems, steps=4, **SMALL)
+
+
+def test_a_plain_schedule_from_a_network_is_plain(problems):
+    """Also where its perceptrons are not silent, and its relaxations at the ends of (1, 2)."""
+    given = MixingWeights([-800.0, 0.0, 800.0], np.ones((3, 2, 3)), np.ones((3, 2)), np.ones((3, 2)))
+    found = fit(problems, steps=0, network=False, start=given, **SMALL)
+    assert found.is_schedule and found.L == 3 and np.allclose(found.omega, found.meta["schedule"])
 
 
 def test_training_improves_and_is_a_function_of_the_seed(problems):

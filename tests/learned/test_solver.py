@@ -169,6 +169,12 @@ def test_default_passes_over_learned_sweeps_that_have_no_step():
     assert result.status is bmsdp.Status.LOCALLY_OPTIMAL
 
 
+@pytest.mark.parametrize("given", ["weights.npz", [1.5, 1.7]])
+def test_weights_are_no_path_and_no_list(given):
+    with pytest.raises(TypeError, match=rf"weights is a {type(given).__name__}; MixingWeights are needed; LearnedMixing.load"):
+        LearnedMixing(given)
+
+
 def test_frozen():
     solver = LearnedMixing(SCHEDULE)
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -32,6 +32,14 @@ def test_numbers_of_numpy_in_meta_become_numbers(tmp_path):
     assert load(tmp_path / "w.npz").meta == {"gap": 0.1, "n": 3}
 
 
+def test_what_json_cannot_hold_is_refused_before_the_file_is_touched(tmp_path):
+    path = tmp_path / "w.npz"
+    MixingWeights.from_schedule([1.5], {"gaps": np.array([0.1, 0.2])}).save(path)
+    with pytest.raises(TypeError, match="meta holds a set"):
+        MixingWeights.from_schedule([1.5], {"families": {"gnp"}}).save(path)
+    assert load(path).meta == {"gaps": [0.1, 0.2]}
+
+
 def test_schedule():
     omega = np.array([1.001, 1.5, 1.75, 1.995])
     given = MixingWeights.from_schedule(omega)
@@ -71,6 +79,7 @@ def test_frozen():
         ({"b1": np.float64(1)}, "W1 has shape"),
         ({"W2": np.full((4, 3), np.inf)}, "W2 has entries that are not finite"),
         ({"a": ["x"] * 4}, "a holds no real numbers"),
+        ({"a": np.full(4, 1j)}, "a holds no real numbers"),
     ],
 )
 def test_what_does_not_fit_is_refused(change, message):

@@ -109,11 +109,7 @@ def instance(problems: Sequence[Problem], optimum: Sequence[float] | None = None
 
     Raises TypeError where a problem has no row step, ValueError where problems do not fit together.
     """
-    kinds = {(_block_size(problem), problem.dtype) for problem in problems}
-    if len(kinds) != 1:
-        found = ", ".join(sorted(f"d = {d}, {dtype}" for d, dtype in kinds)) or "none"
-        raise ValueError(f"problems of one batch have one block size and one number type; got {found}")
-    d = kinds.pop()[0]
+    d = block_size(problems)
     radius = np.concatenate([_radius(problem) for problem in problems])
     off = sp.block_diag([_off_diagonal(problem, d) for problem in problems], format="csr")
     weight = _block_norms(off, d)  # |C_ij|_F / sqrt(d)
@@ -138,6 +134,15 @@ def instance(problems: Sequence[Problem], optimum: Sequence[float] | None = None
         tuple(colours), _csr(C), rows, d, torch.from_numpy(part[rows]), torch.from_numpy(np.where(scale > 0, scale, 1.0)), known,
         tuple(problems),
     )  # fmt: skip
+
+
+def block_size(problems: Sequence[Problem]) -> int:
+    """The one block size of problems that fit together; raises as `instance`."""
+    kinds = {(_block_size(problem), problem.dtype) for problem in problems}
+    if len(kinds) != 1:
+        found = "; ".join(sorted(f"d = {d}, {dtype}" for d, dtype in kinds)) or "none"
+        raise ValueError(f"problems of one batch have one block size and one number type; got {found}")
+    return kinds.pop()[0]
 
 
 class Draws:

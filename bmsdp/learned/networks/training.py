@@ -14,7 +14,7 @@ from ..distil import BOUNDS, FLOOR, Sample, mean_log
 from ..petra import REVSTASH, Checkpointed, Mode, Pipeline, Stage, Streams, simulate
 from ..petra.optimizers import adam, warmup_cosine
 from ..weights import MixingWeights
-from .instances import Draws, Instance, instance
+from .instances import Draws, Instance, block_size, instance
 from .sweep import LogGap, Objective, SweepStage, checkpointed, gaps, network, weights_of
 
 Executor = Callable[[Pipeline, int], object]
@@ -68,6 +68,24 @@ class Training:
         report["gaps"] = {"network before": reached(self.grown(start), tests), "network": reached(sweeps, tests)}
         return weights_of(sweeps), report
 
+    def check(self, problems: Sequence[Problem], L: int) -> None:
+        """Raises where the problems do not fit together, or the arguments do not fit L sweeps."""
+        block_size(problems)
+        if not isinstance(self.mode, Mode | None):
+            raise TypeError(f"mode = {self.mode!r}; one of bmsdp.learned.petra is needed, such as petra.REVSTASH")
+        self.asked(L)
+
+    def asked(self, L: int) -> set[int] | None:
+        """The stages (from 1) that were told to keep their input; None for "auto"."""
+        if isinstance(self.checkpoints, str):
+            if self.checkpoints == "auto":
+                return None
+            raise ValueError(f'checkpoints = {self.checkpoints!r}; "auto" or the numbers of stages are needed')
+        asked = {int(j) for j in self.checkpoints}
+        if not asked <= set(range(1, L + 1)):
+            raise ValueError(f"checkpoints = {sorted(asked)}; stages are counted from 1 to {L}")
+        return asked
+
     def grown(self, start: MixingWeights) -> list[SweepStage]:
         """The stages of ``start``, with silent perceptrons where it has none and ``hidden`` asks for them."""
         if not self.hidden or start.W2.shape[1]:
@@ -77,10 +95,8 @@ class Training:
 
     def chosen(self, sweeps: list[SweepStage], draws: Draws, batch: int) -> set[int]:
         """The stages (from 1) that keep their input from this batch on: as asked, or those whose reconstructions fail, or soon might."""
-        if self.checkpoints != "auto":
-            asked = {int(j) for j in self.checkpoints}
-            if not asked <= set(range(1, len(sweeps) + 1)):
-                raise ValueError(f"checkpoints = {sorted(asked)}; stages are counted from 1 to {len(sweeps)}")
+        asked = self.asked(len(sweeps))
+        if asked is not None:
             return asked
         failed = {j for j, stage in enumerate(sweeps, 1) if stage.outside}
         counts = [stage.outside for stage in sweeps]
