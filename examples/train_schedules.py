@@ -16,6 +16,7 @@ of PETRA pass inverses of contracting sweeps with parameters that have moved sin
 import argparse
 import math
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -95,7 +96,8 @@ FAMILIES = {
 
 def schedules(args: argparse.Namespace) -> None:
     """Fit one schedule for each family and L; print what it reaches and write it as Python source."""
-    lines = ['"""Relaxations of the first L mixing sweeps, by family; written by ``examples/train_schedules.py --part schedules``."""', ""]
+    command = shlex.join(["--part", "schedules", "--L", *map(str, args.L), "--families", *args.families])
+    lines = ['"""Relaxations of the first L mixing sweeps, by family; written by', "", f"python examples/train_schedules.py {command}", '"""', ""]
     lines += ["SCHEDULES: dict[str, dict[int, tuple[float, ...]]] = {"]
     print(f"{'family':14s}{'L':>4s}{'adaptive':>11s}{'constant':>11s}{'(omega)':>9s}{'schedule':>11s}{'constant / schedule':>21s}")
     for name in args.families:

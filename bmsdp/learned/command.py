@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -95,4 +96,6 @@ def summary(weights: MixingWeights, path: str, seed: int) -> list[str]:
     if gaps:
         lines.append(f"relative gap after {weights.L} sweeps, geometric mean over validation problems:")
         lines += [f"    {name:<12} {gap:.2e}" for name, gap in gaps.items() if isinstance(gap, float)]
+    if not weights.is_schedule and gaps.get("schedule", math.inf) <= gaps.get("network", 0.0):
+        lines.append("the plain schedule is as good, and cheaper: train with --schedule")
     return [*lines, f"use it: bmsdp solve FILE --solver learned --weights {path}"]

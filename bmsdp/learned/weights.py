@@ -85,7 +85,7 @@ class MixingWeights:
     def __repr__(self) -> str:
         kind = "schedule" if self.is_schedule else f"h={self.W2.shape[1]}"
         omega = self.omega
-        return f"MixingWeights(L={self.L}, {kind}, omega={omega[0]:.3f}..{omega[-1]:.3f})"
+        return f"MixingWeights(L={self.L}, {kind}, omega in [{omega.min():.3f}, {omega.max():.3f}])"
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an .npz file without pickle."""

@@ -1,4 +1,7 @@
-"""Relaxations of the first L mixing sweeps, by family; written by ``examples/train_schedules.py --part schedules``."""
+"""Relaxations of the first L mixing sweeps, by family; written by
+
+python examples/train_schedules.py --part schedules --L 8 16 --families sparse regular torus signed communities dense phases 'dense phases'
+"""
 
 SCHEDULES: dict[str, dict[int, tuple[float, ...]]] = {
     "sparse": {
