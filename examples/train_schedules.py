@@ -97,7 +97,8 @@ FAMILIES = {
 def schedules(args: argparse.Namespace) -> None:
     """Fit one schedule for each family and L; print what it reaches and write it as Python source."""
     command = shlex.join(["--part", "schedules", "--L", *map(str, args.L), "--families", *args.families])
-    lines = ['"""Relaxations of the first L mixing sweeps, by family; written by', "", f"python examples/train_schedules.py {command}", '"""', ""]
+    lines = ['"""Relaxations of the first L mixing sweeps, by family; written by', "", f"python examples/train_schedules.py {command}"]
+    lines += ['"""', ""]
     lines += ["SCHEDULES: dict[str, dict[int, tuple[float, ...]]] = {"]
     print(f"{'family':14s}{'L':>4s}{'adaptive':>11s}{'constant':>11s}{'(omega)':>9s}{'schedule':>11s}{'constant / schedule':>21s}")
     for name in args.families:
