@@ -8,6 +8,7 @@ python examples/petra_parity.py --recipe cifar10 --path cifar-10-batches-py
                                                   the paper's RevNet-18: 300 epochs, batches of 64, k = 2; wants a GPU (--device cuda)
 torchrun --nproc-per-node=2 examples/petra_parity.py --recipe cifar10 --path cifar-10-batches-py
                                                   the same, with the stages spread over two processes
+python examples/petra_parity.py --memory          the paper's RevNets on ImageNet, by formula: as its table counts, and as held here
 --out folder                                      where CSV and picture go; a run that is in the CSV already is not run again, and the
                                                   picture shows all runs in it, of other options too
 
@@ -47,7 +48,7 @@ import torch
 
 from bmsdp.learned import petra, vision
 from bmsdp.learned.petra.distributed import distributed
-from bmsdp.learned.petra.memory import footprint
+from bmsdp.learned.petra.memory import footprint, gigabytes
 
 MODES = {mode.name: mode for mode in petra.MODES}
 DATA = {"digits": lambda path: vision.digits(), "animals": vision.animals, "cifar10": vision.cifar10}
@@ -76,6 +77,7 @@ Row = dict[str, Any]
 def arguments() -> argparse.Namespace:
     """Recipes and sizes are defaults; whatever is given as well overrides them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--memory", action="store_true", help="only the table of memory by formula; nothing is trained")
     parser.add_argument("--small", action="store_true", help="seconds instead of minutes")
     parser.add_argument("--recipe", choices=sorted(RECIPES), help="the paper's, as one command")
     parser.add_argument("--data", choices=sorted(DATA), default="digits")
@@ -97,6 +99,17 @@ def arguments() -> argparse.Namespace:
     if args.data == "cifar10" and args.path is None:
         parser.error("CIFAR-10 is not shipped: give --path FOLDER, unpacked from https://www.cs.toronto.edu/~kriz/cifar.html")
     return args
+
+
+def memory_table() -> None:
+    """GB of batches of 64 images of 224 x 224 in single precision, k = 1: parameters, statistics, and what waits."""
+    print(f"{'':12s}" + "".join(f"{name:>14s}" for name in MODES))
+    for build in (vision.revnet18, vision.revnet34, vision.revnet50):
+        for words, as_printed in (("as printed", True), ("as held", False)):
+            with torch.device("meta"):
+                stages, x = build(1000, vision.imagenet_stem), (torch.empty(64, 3, 224, 224),)
+            sizes = [gigabytes(footprint(stages, x, mode=mode, as_printed=as_printed)) for mode in MODES.values()]
+            print(f"{build.__name__:10s}  " + "".join(f"{size:14.2f}" for size in sizes) + f"   {words}")
 
 
 def rows(args: argparse.Namespace) -> Iterator[Row]:
@@ -261,6 +274,8 @@ def picture(done: list[Row], title: str, path: Path) -> None:
 
 def main() -> None:
     args = arguments()
+    if args.memory:
+        return memory_table()
     if args.device == "cpu":
         torch.set_num_threads(1)  # sums in the same order everywhere; and the networks are small
     out = args.out or Path(tempfile.mkdtemp(prefix="petra-parity-"))

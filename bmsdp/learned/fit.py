@@ -49,8 +49,7 @@ def fit(
     steps : int
         Batches; 0 leaves the polished schedule.
     mode : Mode, optional
-        REVSTASH by default; on one core REVERSIBLE keeps as little and has no delay.  See `bmsdp.learned.petra`.  PETRA itself does not
-        train this network: it inverts with parameters that have moved, and ``meta["outside"]`` counts what that loses.
+        REVSTASH by default; on one core REVERSIBLE keeps as little and has no delay.  PETRA itself inverts with parameters that moved.
     k : int
         Batches averaged before an update.
     rate : float
@@ -75,8 +74,7 @@ def fit(
     MixingWeights
         ``meta``: family, seed, what was reached on validation problems (geometric means of relative gaps after L sweeps: ``gaps``),
         the polished schedule (``schedule``), checkpoints, rows whose reconstruction failed (``outside``), what an error at the end
-        has grown to when it is inverted to the start, or to a checkpoint that it would call for (``growth``), versions.  A network is
-        returned even where ``gaps`` says that the schedule is better: ``MixingWeights.from_schedule(meta["schedule"])``.
+        has grown to when it is inverted to the start or to a checkpoint (``growth``).  The schedule may be the better one: see ``gaps``.
 
     Notes
     -----

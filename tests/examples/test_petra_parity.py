@@ -28,6 +28,12 @@ def test_a_small_table_and_how_it_goes_on(tmp_path, run_example):
     assert len(path.read_text().splitlines()) == 1 + 6
 
 
+def test_the_memory_of_the_papers_networks(run_example):
+    out = run_example("petra_parity.py", "--memory")
+    printed = next(line for line in out.splitlines() if line.startswith("revnet50") and "printed" in line).split()
+    assert {round(float(size), 1) for size in printed[1:5]} == {20.3, 21.2, 43.6, 44.5}
+
+
 def test_cifar10_needs_its_files_and_help_says_where(tmp_path, run_example):
     out = run_example("petra_parity.py", "--help")
     assert "--recipe cifar10" in out and "torchrun" in out
