@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,11 +57,11 @@ class Every:
         return t % step == 0 and (t == end or t // self.ticks > (t - step) // self.ticks)
 
     def begin(self, pipeline: Pipeline) -> None:
-        """Refuse a folder that is ahead of the pipeline; delete what a killed run left half-written.
+        """Refuse a folder that is ahead of the pipeline or takes no files; delete what a killed run left half-written.
 
         Raises
         ------
-        ValueError
+        ValueError, OSError
         """
         newest = latest(self.folder)
         if newest is not None and tick_of(newest) > pipeline.t:
@@ -71,6 +72,12 @@ class Every:
         for path in _ticks(self.folder):
             if _stages(path) is None:
                 shutil.rmtree(path, ignore_errors=True)
+        try:  # before the first tick, and not after hours
+            Path(self.folder).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise type(error)(f"checkpoints cannot be written to {self.folder} ({error}); take another folder") from error
 
     def run(
         self, execute: Callable[..., Pipeline], pipeline: Pipeline, batches: int, until: int | None = None, **options: Any
@@ -98,7 +105,7 @@ def save(pipeline: Pipeline, folder: str | os.PathLike[str], keep: int = 2) -> P
     Raises
     ------
     ValueError
-        If the mode keeps graphs and a batch is in flight.
+        If a run was broken off by an error, or the mode keeps graphs and a batch is in flight.
     """
     states = [state(pipeline, worker, pipeline.t, pipeline.forward_in, pipeline.backward_in) for worker in pipeline.workers]
     shutil.rmtree(_place(folder, pipeline.t), ignore_errors=True)
@@ -160,8 +167,9 @@ def state(pipeline: Pipeline, worker: Worker, t: int, forward_in: dict[int, Stre
     Raises
     ------
     ValueError
-        If the mode keeps graphs and a batch is in flight.
+        If the stage is not before tick t, or the mode keeps graphs and a batch is in flight.
     """
+    worker.check(t)
     if pipeline.mode.graph and worker.held:
         raise ValueError(
             f"before tick {t} batch {worker.held[0].batch} is in flight, and mode {pipeline.mode.name} keeps its graph, "
@@ -194,6 +202,7 @@ def restore(pipeline: Pipeline, states: list[State]) -> None:
         worker.count, worker.updates, worker.delays, worker.peak = one["count"], one["updates"], one["delays"], one["peak"]
         worker.losses = [(batch, loss) for batch, loss in one["losses"]]
         worker.gradient = worker.x = None
+        worker.t = one["t"]
         versions: list[Any] = [_moved(version, place) for version in one["versions"]]
         known = {None: None} | dict(enumerate(versions))
         worker.version = known[one["version"]]
@@ -212,11 +221,15 @@ def write(one: State, folder: str | os.PathLike[str]) -> None:
     place.mkdir(parents=True, exist_ok=True)
     target = place / f"stage-{one['stage number']:04d}-of-{one['J']:04d}.pt"
     partial = target.with_name(f"{target.name}.{os.getpid()}.part")
-    with open(partial, "wb") as file:
-        torch.save(one, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, target)
+    try:
+        with open(partial, "wb") as file:
+            torch.save(one, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+    except BaseException:  # a full disk above all: what was written of the file is of no use
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def prune(folder: str | os.PathLike[str], keep: int) -> None:

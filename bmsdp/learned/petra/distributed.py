@@ -147,11 +147,11 @@ def _meet(pipeline: Pipeline, group: Any, ranges: list[Range], gather: bool, pla
     with _collective("after the last tick"):
         dist.barrier(group)
         for owner, (first, last) in enumerate(ranges if gather else []):
-            own = [state(pipeline, w, pipeline.t, pipeline.forward_in, pipeline.backward_in) for w in pipeline.workers[first - 1 : last]]
-            states = [own if owner == rank else None]
+            mine = pipeline.workers[first - 1 : last] if owner == rank else []
+            states = [[state(pipeline, w, pipeline.t, pipeline.forward_in, pipeline.backward_in) for w in mine]]
             dist.broadcast_object_list(states, group=group, group_src=owner, device=place)
             if owner != rank:
-                restore(pipeline, states[0] or [])
+                restore(pipeline, states[0])
 
 
 def _part_from(peers: dict[int, Peer], reason: str) -> None:

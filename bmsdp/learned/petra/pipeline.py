@@ -72,17 +72,18 @@ class Pipeline:
         Raises
         ------
         ValueError
-            What the stages hold is not what the plan says for tick t: the number of batches was changed after some of a
-            smaller number had left for good, or a run was broken off inside a tick.
+            A run was broken off by an error, so that the stages are not before tick t, or inside one; or what they hold is not
+            what the plan says: the number of batches was changed after some of a smaller number had left for good.
         """
         last = len(self.stages) if last is None else last
         plan = self.plan(batches)
         for w in self.workers[first - 1 : last]:
+            w.check(self.t)
             held, due = [item.batch for item in w.held], list(plan.held(w.j, self.t))
             if held != due:
                 raise ValueError(
                     f"at tick {self.t} stage {w.j} holds batches {held}, and needs {due} to go on to {batches} in all; give the total "
-                    "from the start, stop between with `until`, and go on from a checkpoint after an error"
+                    "from the start, and stop between with `until`"
                 )
         part = Segment(self.workers[first - 1 : last], plan, self.batches, **links)
         own = range(first, last + 1)

@@ -100,9 +100,11 @@ class Segment:
         """Tick t, its messages having been received."""
         plan, forward_out, backward_out = self.plan, {}, {}
         for w in self.workers:
+            w.t = None
+        for w in self.workers:
             if (batch := plan.forward(w.j, t)) is not None:
-                x = self.forward_in.pop(w.j) if w.j > 1 else plain(self.batches.inputs(batch))
                 with named(w, batch, "forward"):
+                    x = self.forward_in.pop(w.j) if w.j > 1 else plain(self.batches.inputs(batch))
                     forward_out[w.j + 1] = w.forward(batch, x, self.batches.context(batch))
         for w in self.workers:
             if (batch := plan.backward(w.j, t)) is not None:
@@ -114,6 +116,8 @@ class Segment:
         for w in self.workers:
             w.update()
         self._deliver(forward_out, backward_out)
+        for w in self.workers:
+            w.t = t + 1
 
     def _deliver(self, forward_out: dict[int, Streams], backward_out: dict[int, Streams]) -> None:
         first, last = self.workers[0].j, self.workers[-1].j

@@ -42,6 +42,8 @@ class Worker:
 
     Attributes
     ----------
+    t : int or None
+        The tick that comes next; None inside a tick, and for good where a tick was broken off.
     updates : int
         Optimizer steps made.
     delays : int
@@ -68,8 +70,23 @@ class Worker:
         self.gradient: list[Tensor] | None = None
         self.x: Streams | None = None
         self.version: tuple[Tensor, ...] | None = None
+        self.t: int | None = 0
         self.count = self.updates = self.delays = self.peak = 0
         self.losses: list[tuple[int, float]] = []
+
+    def check(self, t: int) -> None:
+        """Refuse to be taken for a stage that is before tick t, when an error has left it elsewhere.
+
+        Raises
+        ------
+        ValueError
+        """
+        if self.t != t:
+            where = "inside a tick" if self.t is None else f"before tick {self.t}"
+            raise ValueError(
+                f"stage {self.j} is {where} and the pipeline before tick {t}: a run was broken off, or trained other stages only; "
+                "go on from a checkpoint (load), or from a new pipeline"
+            )
 
     @property
     def keeps_input(self) -> bool:

@@ -139,6 +139,7 @@ CASES = {
     "buffer, complex": lambda: unitary(modes.BUFFER),
     "revstash, complex": lambda: unitary(modes.REVSTASH),
 }
+RESUMED = ("petra, k = 2, schedule, clip", "backprop", "stash, images, k = 3", "revstash, complex")  # the others: test_checkpoint.py
 
 
 def chosen():
@@ -186,10 +187,12 @@ def equal(folder):
 
 def long(folder):
     """How many messages wait for their arrival to be known, at most."""
-    waiting = []
+    waiting, peers = [], []
 
     def observer(t, workers):
-        waiting.append(max(len(peer.pending) for peer in gc.get_objects() if isinstance(peer, Peer)))
+        if not peers:
+            peers.extend(item for item in gc.get_objects() if isinstance(item, Peer))
+        waiting.append(max(len(peer.pending) for peer in peers))
 
     distributed(mlp(modes.PETRA), 50, observer=observer, timeout=60, gather=False)
     torch.save(max(waiting), folder / f"long {RANK}.pt")
@@ -199,7 +202,7 @@ def resume(folder):
     """Go on from what the folder holds, with other cuts and kept up to date there; without gathering."""
     cuts = range(1, int(os.environ["WORLD_SIZE"]))
     found = {}
-    for name in chosen():
+    for name in RESUMED:
         kept = folder / name
         pipeline = load(CASES[name](), kept)
         start = pipeline.t
@@ -240,7 +243,27 @@ def refused(folder):
 
     def slow(t, workers):
         if t == 6 and RANK == 0:
-            time.sleep(8)
+            time.sleep(4)
+
+    def harmed(what):
+        pipeline = mlp(modes.PETRA)
+        stages, data = pipeline.stages, pipeline.batches
+        where, name = {"inputs": (data, "inputs"), "stage": (stages[2].F, "forward"), "loss": (stages[5].F, "forward")}[what]
+        plain, calls = getattr(where, name), []
+
+        def fails(x):
+            calls.append(x)
+            if len(calls) < 5:
+                return plain(x)
+            if what == "loss":
+                return plain(x) * float("nan")
+            raise {"inputs": OSError("unreadable"), "stage": RuntimeError("out of memory")}[what]
+
+        setattr(where, name, fails)
+        return pipeline
+
+    def full(*args):
+        raise RuntimeError("No space left on device")
 
     attempt("batches", mlp(modes.PETRA), BATCHES + RANK, timeout=30)
     attempt("cuts", mlp(modes.PETRA), BATCHES, cuts=(2,), timeout=30)
@@ -252,6 +275,14 @@ def refused(folder):
             (folder / f"old/tick-0000000100/stage-{j:04d}-of-0006.pt").touch()
     attempt("folder", mlp(modes.PETRA), BATCHES, checkpoint=Every(folder / "old", 5), timeout=30)
     attempt("broken", mlp(modes.PETRA), BATCHES, observer=broken, timeout=30)
+    for what in ("inputs", "stage", "loss"):
+        attempt(what, harmed(what), BATCHES, timeout=30)
+    write = torch.save
+    if RANK == 2:
+        torch.save = full
+    attempt("disk", mlp(modes.PETRA), BATCHES, checkpoint=Every(folder / "full", 5), timeout=30)
+    torch.save = write
+    attempt("file", mlp(modes.PETRA), BATCHES, checkpoint=Every(folder / "0.err", 5), timeout=30)
     attempt("slow", mlp(modes.PETRA), BATCHES, observer=slow, timeout=2)
     attempt("fine", mlp(modes.PETRA), BATCHES, timeout=30)
     told["threads"] = torch.get_num_threads()

@@ -131,6 +131,39 @@ def test_a_write_that_breaks_off_leaves_the_one_before(tmp_path, monkeypatch):
     assert load(mlp(modes.PETRA), tmp_path).t == 4
 
 
+def test_a_full_disk_leaves_no_rests(tmp_path, monkeypatch):
+    pipeline = mlp(modes.PETRA)
+    save(simulate(pipeline, BATCHES, 4), tmp_path)
+    write = torch.save
+
+    def full(one, file):
+        write(one, file)
+        if one["stage number"] == 3:
+            raise RuntimeError("PytorchStreamWriter failed writing file: No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(RuntimeError, match="No space left"):
+        save(simulate(pipeline, BATCHES, 9), tmp_path)
+    assert sorted(path.name for path in (tmp_path / "tick-0000000009").iterdir()) == [f"stage-000{j}-of-0006.pt" for j in (1, 2)]
+    assert load(mlp(modes.PETRA), tmp_path).t == 4
+
+
+def test_folders_that_take_no_files_are_refused_before_the_first_tick(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    def never(*args, **options):
+        raise AssertionError("a run began")
+
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", tmp_path):
+        if folder == tmp_path:
+            monkeypatch.setattr("bmsdp.learned.petra.checkpoint.tempfile.TemporaryFile", full)
+        with pytest.raises(OSError, match="checkpoints cannot be written to .*; take another folder"):
+            Every(folder, 5).run(never, mlp(modes.PETRA), BATCHES)
+
+
 @pytest.mark.parametrize("harm", ["cut", "flip", "other", "empty"])
 def test_damage_is_refused(harm, tmp_path):
     pipeline = mlp(modes.PETRA)

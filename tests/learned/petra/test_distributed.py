@@ -85,51 +85,38 @@ def check(folder, world, cases, expected):
         assert {name: ranks.difference(one, expected[name]) for name, one in found.items()} == dict.fromkeys(found, "")
 
 
-def test_three_ranks_are_the_simulator_and_say_what_they_refuse(tmp_path, expected):
-    assert spawn(3, tmp_path, "equal", "refused") == [0, 0, 0], (tmp_path / "1.err").read_text()
-    check(tmp_path, 3, 5, expected)
-    for rank, one in enumerate(told(tmp_path, "refused", 3)):
+def refusals(folder):
+    """What three ranks said of runs that could not begin or end."""
+    for rank, one in enumerate(told(folder, "refused", 3)):
         assert one["batches"][:2] == ("ValueError", "batches is 8 on rank 0 and 9 on rank 1; call distributed alike on all ranks")
         assert one["cuts"][0] == "ValueError" and "needs 2" in one["cuts"][1]
         assert one["opened"]
         assert one["graph"][0] == "ValueError" and "multiple of 11" in one["graph"][1]
         assert one["folder"][0] == "ValueError" and "tick 100" in one["folder"][1]
-        kind, words, _ = one["broken"]
-        if rank == 2:
-            assert (kind, words) == ("ZeroDivisionError", "one by nought")
-        else:
-            assert kind == "PipelineError" and "rank 2 (stages 5-6) stopped: ZeroDivisionError: one by nought" in words
-            assert "checkpoint=Every(folder, ticks)" in words
+        assert one["file"][0] == "ValueError" and "checkpoints cannot be written to" in one["file"][1]
+        for what, at, name, kind, words, place in (
+            ("broken", 2, "rank 2 (stages 5-6)", "ZeroDivisionError", "one by nought", ""),
+            ("inputs", 0, "rank 0 (stages 1-2)", "OSError", "unreadable", ", in the forward of batch 4 at stage 1 of 6, Split"),
+            ("stage", 1, "rank 1 (stages 3-4)", "RuntimeError", "out of memory", ", in the forward of batch"),
+            ("loss", 2, "rank 2 (stages 5-6)", "FloatingPointError", "the loss is nan", ", in the backward of batch 4 at stage 6 of 6"),
+            ("disk", 2, "rank 2 (stages 5-6)", "RuntimeError", "No space left on device", ""),
+        ):
+            if rank == at:
+                assert one[what][0] == kind and words in one[what][1]
+            else:
+                assert one[what][0] == "PipelineError" and f"{name} stopped: {kind}: {words}" in one[what][1] and place in one[what][1]
+                assert ("No checkpoint is complete" if what == "disk" else "checkpoint=Every(folder, ticks)") in one[what][1]
         assert one["slow"][0] == "PipelineError" and (rank != 1 or "rank 0 (stages 1-2) kept silent for 2 s" in one["slow"][1])
         assert "fine" not in one and "pinned" not in one
         assert one["threads"] == 1 and one["cores"] == (sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [])
 
 
-def test_two_ranks_under_torchrun_are_the_simulator_and_pass_on_to_it(tmp_path, expected):
-    """To the end; and simulated to the middle, then on two ranks for a while, then simulated to the end: as in one go."""
-    for name in ranks.CASES:
-        save(simulated(name, 33 if name == "backprop" else 7), tmp_path / name)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
-    command = [*launch, str(SCRIPT), str(tmp_path), "equal", "resume", "long"]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=150)
-    assert done.returncode == 0, done.stderr
-    check(tmp_path, 2, 10, expected)
-    assert all(0 < waiting <= 2 * 6 for waiting in told(tmp_path, "long", 2))  # of 50 messages: as many as a full pipeline has
-    first, second = told(tmp_path, "resume", 2)
-    for name, case in ranks.CASES.items():
-        start, t, losses = second[name]
-        assert first[name][:2] == (start, t) and t > start
-        assert losses > first[name][2]  # without gathering, the head's rank alone has those of now
-        assert latest(tmp_path / name).name == f"tick-{t:010d}" and len(list((tmp_path / name).iterdir())) == 2
-        with one_thread():
-            pipeline = load(case(), tmp_path / name)
-            assert ranks.difference(ranks.everything(pipeline), ranks.everything(simulated(name, t))) == ""
-            assert ranks.difference(ranks.everything(simulate(pipeline, ranks.BATCHES)), expected[name]) == ""
-
-
-def test_a_killed_rank_ends_all_and_the_run_is_resumed(tmp_path, expected):
-    codes = spawn(3, tmp_path, "killed")
-    assert codes == [7, -9, 7]
+def test_three_ranks_are_the_simulator_say_what_they_refuse_and_end_when_one_dies(tmp_path, expected):
+    """T9; one start for all of it, because starting costs more than running."""
+    codes = spawn(3, tmp_path, "equal", "refused", "killed")
+    assert codes == [7, -9, 7], (tmp_path / "1.err").read_text()
+    check(tmp_path, 3, 5, expected)
+    refusals(tmp_path)
     for rank in (0, 2):
         words = (tmp_path / f"{rank}.txt").read_text()
         assert "rank 1 (stages 3-4) is gone" in words
@@ -138,6 +125,29 @@ def test_a_killed_rank_ends_all_and_the_run_is_resumed(tmp_path, expected):
     pipeline = load(ranks.images(modes.PETRA), tmp_path / "kept")
     with one_thread():
         assert ranks.difference(ranks.everything(simulate(pipeline, ranks.BATCHES)), expected["petra, images"]) == ""
+
+
+def test_two_ranks_under_torchrun_are_the_simulator_and_pass_on_to_it(tmp_path, expected):
+    """T9: to the end; and simulated to the middle, then on two ranks for a while, then simulated to the end: as in one go."""
+    for name in ranks.RESUMED:
+        save(simulated(name, 33 if name == "backprop" else 7), tmp_path / name)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
+    command = [*launch, str(SCRIPT), str(tmp_path), "equal", "resume", "long"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=150)
+    assert done.returncode == 0, done.stderr
+    check(tmp_path, 2, 10, expected)
+    assert all(0 < waiting <= 2 * 6 for waiting in told(tmp_path, "long", 2))  # of 50 messages: as many as a full pipeline has
+    first, second = told(tmp_path, "resume", 2)
+    for name in ranks.RESUMED:
+        case = ranks.CASES[name]
+        start, t, losses = second[name]
+        assert first[name][:2] == (start, t) and t > start
+        assert losses > first[name][2]  # without gathering, the head's rank alone has those of now
+        assert latest(tmp_path / name).name == f"tick-{t:010d}" and len(list((tmp_path / name).iterdir())) == 2
+        with one_thread():
+            pipeline = load(case(), tmp_path / name)
+            assert ranks.difference(ranks.everything(pipeline), ranks.everything(simulated(name, t))) == ""
+            assert ranks.difference(ranks.everything(simulate(pipeline, ranks.BATCHES)), expected[name]) == ""
 
 
 @pytest.mark.slow

@@ -94,7 +94,8 @@ def test_the_formula_is_what_stages_hold_at_most(mode, k):
     torch.manual_seed(0)
     stages = small(grey, blocks=(2, 3), width=4)
     monitor, pipeline = MemoryMonitor(), Pipeline(stages, Noise(), sgd(0.01), mode, k)
-    simulate(pipeline, 40 if mode.pipelined else 4, observer=monitor)
+    full = 4 * len(stages) + 2 * k  # all that is held comes from after the first updates
+    simulate(pipeline, 100 if mode.pipelined else 4, until=full if mode.pipelined else None, observer=monitor)
     for j, part in enumerate(footprint(stages, Noise().inputs(0), mode=mode, k=k), 1):
         held = monitor.peaks[j]
         assert held.stashed_inputs == 4 * part.inputs * part.input

@@ -1,4 +1,7 @@
-"""T3: how far the applied gradients are from exact ones; what workers hold."""
+"""T3: how far the applied gradients are from exact ones; what workers hold.
+
+Exact gradients need all stages in one place, so this is the simulator; the others carry it over by being bitwise equal to it (T9).
+"""
 
 import math
 

@@ -17,6 +17,7 @@ from bmsdp.learned.petra import (  # noqa: E402
     Pipeline,
     Plan,
     adam,
+    save,
     sgd,
     simulate,
     spans,
@@ -154,16 +155,51 @@ def test_a_run_that_broke_off_is_not_continued(execute):
                 raise KeyError("no labels")
             return super().context(batch)
 
-    pipeline = Pipeline(network(4), Poor(), sgd(0.1))
-    with pytest.raises(KeyError, match="no labels"):
-        execute(pipeline, 10)
-    with pytest.raises(ValueError, match="checkpoint after an error"):
+    class Unread(Data):
+        def inputs(self, batch):
+            if batch == 3:
+                raise OSError("no images")
+            return super().inputs(batch)
+
+    for data, words in ((Poor(), "no labels"), (Unread(), "no images")):
+        pipeline = Pipeline(network(4), data, sgd(0.1))
+        with pytest.raises((KeyError, OSError), match=words) as caught:
+            execute(pipeline, 10)
+        assert caught.value.__notes__ == ["in the forward of batch 3 at stage 1 of 4, Coupling"]
+    with pytest.raises(ValueError, match="a run was broken off.*checkpoint"):
         execute(pipeline, 10)
 
 
-def test_no_batches(execute):
-    pipeline = execute(Pipeline(network(3), Data(), sgd(0.1)), 0)
+@pytest.mark.parametrize(("J", "mode"), [(1, PETRA), (4, PETRA), (4, BACKPROP), (4, REVERSIBLE)], ids=lambda v: getattr(v, "name", v))
+def test_a_run_that_broke_off_between_two_ticks_is_not_continued_either(J, mode, execute, tmp_path):
+    """Ctrl-C while batch 3 is read: where nothing else is in flight, the stages hold what they hold before the first tick."""
+
+    class Interrupted(Data):
+        def inputs(self, batch):
+            if batch == 3 and not asked:
+                asked.append(batch)
+                raise KeyboardInterrupt
+            return super().inputs(batch)
+
+    asked, pipeline = [], Pipeline(network(J), Interrupted(), sgd(0.1), mode)
+    start = mode.period(J)
+    execute(pipeline, 10, until=start)
+    with pytest.raises(KeyboardInterrupt):
+        execute(pipeline, 10)
+    assert pipeline.t == start
+    for again in (lambda: execute(pipeline, 10), lambda: save(pipeline, tmp_path)):
+        with pytest.raises(ValueError, match=f"inside a tick and the pipeline before tick {start}: a run was broken off"):
+            again()
+
+
+@pytest.mark.parametrize("J", [1, 3])
+def test_no_batches_and_more_ticks_than_there_are(J, execute):
+    pipeline = execute(Pipeline(network(J), Data(), sgd(0.1)), 0)
     assert pipeline.t == 0 and pipeline.losses == []
+    execute(pipeline, 2, until=-5)
+    assert pipeline.t == 0
+    execute(pipeline, 2, until=10**9)
+    assert pipeline.t == 2 + 2 * (J - 1) and len(pipeline.losses) == 2
 
 
 def test_training_learns(execute):

@@ -36,7 +36,10 @@ def tensors():
 
 @pytest.mark.parametrize(("J", "k"), [(3, 1), (9, 1), (9, 3)])
 def test_between_ticks_a_reversible_stage_holds_parameters_optimizer_and_accumulator(J, k):
-    """T6: live tensors, counted; whatever the number of stages and of batches in flight."""
+    """T6: live tensors, counted; whatever the number of stages and of batches in flight.
+
+    In the simulator, where all live tensors are the engine's; what workers hold between ticks is the same on ranks (T9).
+    """
     before = tensors()
     stages = network(J)
     count = sum(len(stage.params) for stage in stages)
