@@ -50,7 +50,7 @@ class _Run:
         self.failed: BaseException | None = None
         self.stopping = threading.Event()
 
-    def work(self, part: Segment) -> None:
+    def work(self, part: Segment, ended: threading.Event) -> None:
         try:
             for t in range(self.start, self.end):
                 if self.stopping.is_set():
@@ -64,6 +64,8 @@ class _Run:
             if not self.stopping.is_set():
                 self.failed = error
             self.stop()
+        finally:
+            ended.set()
 
     def stop(self) -> None:
         self.stopping.set()
@@ -107,19 +109,22 @@ def threads(
     end = max(pipeline.t, parts[0].plan.ticks if until is None else min(until, parts[0].plan.ticks))
     run = _Run(parts, pipeline.t, end, observer)
     names = [f"stages {part.workers[0].j}-{part.workers[-1].j}" for part in parts]
-    workers = [threading.Thread(target=run.work, args=(part,), name=name, daemon=True) for part, name in zip(parts, names, strict=True)]
+    ends = [threading.Event() for _ in parts]  # a join that Ctrl-C interrupts takes a running thread for a stopped one in Python 3.11
+    jobs = zip(parts, ends, names, strict=True)
+    workers = [threading.Thread(target=run.work, args=(part, ended), name=name, daemon=True) for part, ended, name in jobs]
     try:
         for worker in workers:
             worker.start()
-        for worker in workers:
-            while worker.is_alive():
-                worker.join(0.1)  # a wait without end may not see Ctrl-C
+        for ended in ends:
+            while not ended.wait(0.1):  # a wait without end may not see Ctrl-C
+                pass
     except BaseException:  # Ctrl-C reaches the main thread alone
         run.stop()
+        raise
+    finally:
         for worker in workers:
             if worker.ident is not None:
                 worker.join()
-        raise
     if run.failed is not None:
         raise run.failed
     pipeline.keep(parts, end)

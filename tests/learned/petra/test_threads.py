@@ -3,6 +3,7 @@
 import _thread
 import signal
 import threading
+import time
 
 import pytest
 
@@ -98,6 +99,31 @@ def test_an_observer_may_fail():
 
     with pytest.raises(RuntimeError, match="seen enough"):
         threads(Pipeline(network(4), Data(), sgd(0.05)), 20, observer=observer)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to threads")
+def test_a_signal_while_the_main_thread_waits_ends_the_run():
+    """The tick in work ends before the run does: threads that go on would write to the stages."""
+    running = []
+
+    class Interrupted(Data):
+        def context(self, batch):
+            if batch == 5 and threading.current_thread().name == "stages 1-1" and not running:
+                running.append(True)
+                time.sleep(0.1)  # the main thread waits by now
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+                time.sleep(0.3)
+                running[0] = False
+            return super().context(batch)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            threads(Pipeline(network(3), Interrupted(), sgd(0.05)), 10**6)
+        assert running == [False]
+    finally:
+        signal.signal(signal.SIGINT, before)
+        time.sleep(0 if running == [False] else 1)
 
 
 def test_ctrl_c_ends_the_run():
